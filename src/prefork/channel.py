@@ -1,0 +1,175 @@
+"""Typed messages, and descriptors, between two processes, over a Unix socketpair.
+
+Rules:
+
+* The messages below are all there are; both ends run the same program, so there is no version to negotiate.
+* One channel joins the master with one process. Its end-of-file means that the other side is gone: that is
+  how a worker learns of the master's death, at once and without asking.
+* On the wire: a length (4 bytes, big-endian), then JSON. Descriptors travel with the first byte of their
+  message (SCM_RIGHTS, unix(7)).
+* The master's end never blocks. A process that does not read its channel delays nobody.
+
+The socket is a stream because macOS has no SOCK_SEQPACKET for Unix sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_LENGTH = struct.Struct(">I")
+_READ_BYTES = 65536
+_MAX_FDS = 64
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+DETAILS_BYTES = 32 * 1024
+"""A traceback is cut to this before it is sent, so that a message always fits the socket's buffer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeZygote:
+    """Master to a re-executed program: load the application and fork workers of it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Master to a worker, first of all: who you are. Carries the listeners' descriptors."""
+
+    serial: int
+    slot: int
+    generation: int
+    inherited: tuple[int, ...] = ()
+    """Descriptors that came by inheritance as well (start method "exec"): the worker closes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Master to the zygote: fork a worker. Carries the worker's end of its channel."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """Zygote to the master: the worker exists and is the master's child by now."""
+
+    serial: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFailed:
+    """Zygote to the master: no worker could be made."""
+
+    serial: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Zygote: the application is loaded. Worker: connections are accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """Zygote or worker: the start failed, and why."""
+
+    summary: str
+    details: str
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Master to a worker: open your log files again."""
+
+
+Message = BeZygote | Start | Fork | Forked | ForkFailed | Ready | BootFailed | Reopen
+_TYPES = {t.__name__: t for t in (BeZygote, Start, Fork, Forked, ForkFailed, Ready, BootFailed, Reopen)}
+
+
+class Channel:
+    """One end of a channel. Not thread-safe: each end belongs to one thread of one process."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = b""
+        self._fds: deque[int] = deque()
+        self._is_short = False
+        self.is_closed = False
+        """The other side is gone (or this end was closed)."""
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """The master's end, and the bare socket to hand to the other process. Raises OSError (EMFILE)."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        return cls(ours), theirs
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send one message. Raises OSError: BrokenPipeError (other side gone), BlockingIOError (it reads nothing)."""
+        body = json.dumps([type(message).__name__, asdict(message), len(fds)]).encode()
+        data = _LENGTH.pack(len(body)) + body
+        sent = socket.send_fds(self._sock, [data], list(fds))
+        if sent < len(data):
+            self._sock.sendall(data[sent:])
+
+    def receive(self) -> list[tuple[Message, tuple[int, ...]]]:
+        """All messages that are here, with their descriptors; blocks only if the socket blocks.
+
+        Sets `is_closed` at end-of-file. A message whose descriptors could not be taken in, because this process
+        has none left (EMFILE), comes with an empty tuple.
+        """
+        if self._sock.fileno() < 0:
+            return []
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            try:
+                data, fds, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, _MAX_FDS, _CLOEXEC)
+            except ConnectionResetError:  # it left with our messages unread: gone all the same
+                data, fds, flags = b"", [], 0
+            self._fds.extend(fds)
+            self._buffer += data
+            self._is_short |= bool(flags & socket.MSG_CTRUNC)
+            self.is_closed |= not data
+        return self._messages()
+
+    def _messages(self) -> list[tuple[Message, tuple[int, ...]]]:
+        found: list[tuple[Message, tuple[int, ...]]] = []
+        while len(self._buffer) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+            if len(self._buffer) < end:
+                break
+            name, fields, count = json.loads(self._buffer[_LENGTH.size : end])
+            self._buffer = self._buffer[end:]
+            found.append((_decode(name, fields), self._take_fds(count)))
+        return found
+
+    def _take_fds(self, count: int) -> tuple[int, ...]:
+        if len(self._fds) < count and self._is_short:
+            for fd in self._fds:
+                os.close(fd)
+            self._fds.clear()
+            self._is_short = False
+            return ()
+        return tuple(self._fds.popleft() for _ in range(count))
+
+    def close(self) -> None:
+        """Close this end; the other side reads end-of-file."""
+        self.is_closed = True
+        self._sock.close()
+
+
+def _decode(name: str, fields: dict[str, Any]) -> Message:
+    kind: Callable[..., Message] = _TYPES[name]
+    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})

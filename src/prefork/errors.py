@@ -1,0 +1,78 @@
+"""The exceptions of prefork: whose fault it is, and what to do.
+
+Three families, because the reader of an error wants to know first whose turn it is:
+
+* `ConfigError`: the user's configuration is wrong (an option, an address, a certificate). The command
+  prints one line and exits with status 2.
+* `ApplicationError`: the application did not start. The command prints the application's traceback
+  once and exits with status 3.
+* `SupervisionError`: the fleet could not be kept alive. The command exits with status 4.
+
+Whatever is raised and is none of these is a defect of prefork.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_APPLICATION = 3
+EXIT_OVER_RECOVERY = 4
+
+
+class PreforkError(Exception):
+    """Root of all exceptions that prefork raises on purpose. `exit_code` is the command's status."""
+
+    exit_code = EXIT_FAILURE
+
+
+class ConfigError(PreforkError, ValueError):
+    """The configuration cannot work. The message says what is wrong and what to do about it."""
+
+    exit_code = EXIT_USAGE
+
+
+class AddressError(ConfigError):
+    """An address does not parse, cannot be resolved, or cannot be bound."""
+
+
+class TLSConfigError(ConfigError):
+    """A certificate or key is missing, unreadable, encrypted, or does not match its partner."""
+
+
+class OnlyReuseportOnWindowsError(ConfigError):
+    """Windows can only be served with `reuseport=True` (seed: `ErrOnlyReuseportOnWindows`)."""
+
+    def __init__(self) -> None:
+        super().__init__("windows only supports reuseport=True: construct Prefork(..., reuseport=True)")
+
+
+class ForkWithThreadsError(ConfigError):
+    """A fork was asked for while other threads were alive: their locks would be copied locked."""
+
+
+class ApplicationError(PreforkError):
+    """The application could not be started: its import raised, its lifespan failed, its boot hung.
+
+    `details` is the application's own traceback, or empty where there is none.
+    """
+
+    exit_code = EXIT_APPLICATION
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class SupervisionError(PreforkError):
+    """The master could not keep the fleet alive."""
+
+    exit_code = EXIT_OVER_RECOVERY
+
+
+class OverRecoveryError(SupervisionError):
+    """More workers crashed within the window than `recover_threshold` allows (seed: `ErrOverRecovery`)."""
+
+
+class CommandProducerError(SupervisionError):
+    """A `command_producer` raised, returned nothing, or returned a command that it had not started."""

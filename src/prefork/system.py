@@ -1,0 +1,143 @@
+"""The port to the operating system: processes, their ends, the clock. Everything the master needs and no more.
+
+Rules: nothing here decides; nothing here knows of workers or generations. A process is held by a pidfd where
+the kernel has them (Linux 5.3), so a signal never reaches a stranger that was given the same pid. Elsewhere
+(macOS) it is held by its pid, which stays ours until we reap it.
+
+Not here: CPU counting (`cpus.py`), sockets (`net`), messages (`channel.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from prefork.errors import ForkWithThreadsError
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
+
+HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
+
+
+def now_s() -> float:
+    """Seconds of CLOCK_MONOTONIC: not moved by a stepped clock, and halted while the machine sleeps."""
+    return time.monotonic()
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def become_subreaper() -> None:
+    """Orphans among our descendants become our children, not init's (prctl(2)). Linux only."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def ask_signal_at_parent_death(signum: int) -> None:
+    """Have the kernel send `signum` to this process when its parent's thread ends (prctl(2)). No-op elsewhere."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, signum)
+
+
+def refuse_threads(doing: str) -> None:
+    """Raise ForkWithThreadsError, naming them, if Python threads other than this one are alive.
+
+    Native threads (a BLAS pool, say) cannot be seen from here, and guard themselves with pthread_atfork(3).
+    """
+    others = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    if others:
+        raise ForkWithThreadsError(
+            f"cannot fork while {doing}: {len(others)} more thread(s) are alive ({', '.join(sorted(others))}) and "
+            "their locks would be copied locked; start them in the worker (at its startup), "
+            'or use start method "exec"'
+        )
+
+
+def fork(doing: str) -> int:
+    """`os.fork()`, refused while other Python threads are alive. Raises OSError (EAGAIN, ENOMEM)."""
+    refuse_threads(doing)
+    return os.fork()
+
+
+class Process:
+    """A child process of this one: told apart, signalled and reaped without a race."""
+
+    def __init__(self, pid: int) -> None:
+        """Take hold of `pid`, a child that has not been reaped. Raises OSError (EMFILE) if it cannot be held."""
+        self.pid = pid
+        self.fd = os.pidfd_open(pid) if HAS_PIDFD else -1
+        self._ended: tuple[int | None, int | None] | None = None
+
+    def send(self, signum: int) -> None:
+        """Send a signal; a process that is gone already is no error."""
+        with contextlib.suppress(ProcessLookupError):  # gone between its end and our reaping
+            if self.fd >= 0:
+                signal.pidfd_send_signal(self.fd, signum)
+            elif self._ended is None:
+                os.kill(self.pid, signum)
+
+    def poll(self) -> tuple[int | None, int | None] | None:
+        """Reap it if it has ended: (exit code, None) or (None, signal); None while it runs. Never blocks."""
+        if self._ended is None:
+            if self.fd >= 0:
+                result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+            else:
+                result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
+            if result is not None:
+                exited = result.si_code == os.CLD_EXITED
+                self._ended = (result.si_status, None) if exited else (None, result.si_status)
+        return self._ended
+
+    def close(self) -> None:
+        """Let go of the pidfd. Does not touch the process."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class StartedCommand(Process):
+    """A child process that was made as a `subprocess.Popen`: reaped through it, so that it knows of its end."""
+
+    def __init__(self, popen: Any) -> None:
+        super().__init__(popen.pid)
+        self._popen = popen
+
+    def poll(self) -> tuple[int | None, int | None] | None:
+        code: int | None = self._popen.poll()
+        if code is None:
+            return None
+        return (code, None) if code >= 0 else (None, -code)
+
+
+def zombie_children() -> list[int]:
+    """Pids of children of this process that have ended and are not reaped; they stay unreaped."""
+    try:
+        text = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+        pids = [int(pid) for pid in text.split()]
+    except OSError:  # no procfs, or a kernel without CONFIG_PROC_CHILDREN
+        return []
+    return [pid for pid in pids if _has_ended(pid)]
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # reaped by its owner meanwhile
+        return False
+
+
+def reap(pid: int) -> None:
+    """Reap one ended child; one that was reaped meanwhile is no error."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
