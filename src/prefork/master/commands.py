@@ -1,0 +1,159 @@
+"""Everything the plan can ask of the shell, as frozen orders. `loop.py` carries each out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+
+class Nudge(Enum):
+    """What a process is sent; the shell knows the signal."""
+
+    DRAIN = "drain"
+    QUIT = "quit"
+    DUMP_STACKS = "dump stacks"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class StartZygote:
+    """Start the zygote of `generation`. Answered by ZygoteReady, ZygoteUnstarted or ZygoteExited."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireZygote:
+    """Close the zygote's channel: it leaves by itself. Answered by ZygoteExited."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class NudgeZygote:
+    """Send the zygote of `generation` a signal."""
+
+    generation: int
+    nudge: Nudge
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Make a worker. Answered by ChildSpawned or SpawnFailed (or Broken)."""
+
+    child: int
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop all the shell holds for a child that never came to be."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class NudgeChild:
+    """Send a worker a signal."""
+
+    child: int
+    nudge: Nudge
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpawnHook:
+    """Call `on_child_spawn`. An exception is answered by Broken."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallReadyHook:
+    """Call `on_master_ready`. An exception is answered by Broken."""
+
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecoverHook:
+    """Call `on_child_recover`. An exception is answered by Broken."""
+
+    old_pid: int
+    new_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Send new connections to the slots below `count` only (reuseport)."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSlot:
+    """Close the last slot's sockets (reuseport): nobody is steered there and its worker is gone."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenLogs:
+    """Open log files again, here and in the children named."""
+
+    children: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartUpgrade:
+    """Start this program anew beside us with the listeners. Answered by UpgradeReady or UpgradeLost."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillUpgrade:
+    """End the new master that did not become ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the service manager (sd_notify) where we are."""
+
+    state: Literal["ready", "reloading", "stopping"]
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Say something."""
+
+    level: Literal["info", "warning", "error"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Leave the loop; raise `error` if there is one."""
+
+    error: Exception | None
+
+
+Command = (
+    StartZygote
+    | RetireZygote
+    | NudgeZygote
+    | Spawn
+    | Forget
+    | NudgeChild
+    | CallSpawnHook
+    | CallReadyHook
+    | CallRecoverHook
+    | Steer
+    | CloseSlot
+    | ReopenLogs
+    | StartUpgrade
+    | KillUpgrade
+    | Announce
+    | Log
+    | Finish
+)

@@ -1,0 +1,190 @@
+"""The state of a fleet: what is wanted, and one `Child` with one `Phase` for each process there is.
+
+This is all that the master remembers. It holds no descriptor, no clock and no pid that is used for
+more than talking about it; `plan.decide` takes a fleet and gives back the next one.
+
+Times are seconds of a monotonic clock that does not run while the machine sleeps (CLOCK_MONOTONIC), so
+neither a suspended machine nor a stepped wall clock makes a deadline pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from prefork.master.events import BootFailure, Stop
+
+
+class Phase(Enum):
+    """Where a worker's process is in its life; the order is the order of a whole life."""
+
+    SPAWNING = "spawning"  # asked for; no pid yet
+    BOOTING = "booting"  # has a pid; must be ready before its deadline
+    READY = "ready"  # accepts
+    STEERED = "steered"  # reuseport: new connections go elsewhere, it empties its queue
+    DRAINING = "draining"  # told to finish; must be gone before its deadline
+    ABORTED = "aborted"  # hung in boot; asked for its stacks
+    KILLED = "killed"  # sent SIGKILL; gone as soon as the kernel can
+
+
+class ZygotePhase(Enum):
+    """Where a zygote is in its life."""
+
+    STARTING = "starting"  # importing the application
+    READY = "ready"  # forks on request
+    RETIRING = "retiring"  # told to leave
+    ABORTED = "aborted"  # hung in its import; asked for its stacks
+    KILLED = "killed"
+
+
+LIVE = frozenset({Phase.SPAWNING, Phase.BOOTING, Phase.READY})
+"""Phases of a child that fills its slot, or is about to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What does not change while the master runs. Bounds in seconds."""
+
+    recover_threshold: float
+    recover_window_s: float = 60.0
+    recover_interval_s: float = 0.1
+    grace_s: float = 30.0
+    boot_timeout_s: float = 60.0
+    uses_zygote: bool = True
+    reuseport: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """The master's view of one worker process."""
+
+    serial: int
+    slot: int
+    generation: int
+    phase: Phase
+    pid: int | None = None
+    ready_at_s: float | None = None
+    deadline_s: float | None = None
+    replaces: int | None = None
+    """The pid of the crashed worker that this one was spawned for."""
+    failure: BootFailure | None = None
+    is_hurried: bool = False
+    """It has been told to leave at once, not only to finish."""
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} (pid {self.pid}, generation {self.generation})"
+
+
+@dataclass(frozen=True, slots=True)
+class Zygote:
+    """The master's view of one zygote process."""
+
+    generation: int
+    phase: ZygotePhase
+    deadline_s: float | None = None
+    failure: BootFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a slot remembers between two children: how long to wait, and whom the next one replaces."""
+
+    streak: int = 0
+    """Crashes in a row without a worker that settled."""
+    spawn_failures: int = 0
+    not_before_s: float = -math.inf
+    crashed_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A stop under way: how hard, and what the caller is to be told."""
+
+    how: Stop
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Everything the master knows. `plan.decide` works on a copy, so a fleet is a value."""
+
+    rules: Rules
+    configured: int
+    """Workers asked for by configuration: what a reload after a rest goes back to."""
+    wanted: int
+    chance: int = 1
+    """State of the jitter's generator: part of the value, so that decisions can be replayed."""
+    generation: int = 1
+    incoming: int | None = None
+    """The generation that a reload is trying out; it becomes `generation` when one of it is ready."""
+    last_generation: int = 1
+    reload_again: bool = False
+    rolling: bool = False
+    """A reload has been proven and is replacing the older workers."""
+    resting: bool = False
+    proven: bool = False
+    """A worker has been ready at least once: a failure from here on is no failed start."""
+    announced: bool = False
+    """`on_master_ready` has been called."""
+    all_ready: bool = False
+    """The service manager has been told that we are ready."""
+    next_serial: int = 1
+    children: dict[int, Child] = field(default_factory=dict)
+    zygotes: dict[int, Zygote] = field(default_factory=dict)
+    zygote_seat: Seat = field(default_factory=Seat)
+    seats: dict[int, Seat] = field(default_factory=dict)
+    crashes_s: tuple[float, ...] = ()
+    steered: int = 0
+    """reuseport: new connections go to the slots below this."""
+    slots_open: int = 0
+    stopping: Stopping | None = None
+    upgrade_deadline_s: float | None = None
+    replaced: bool = False
+    """A new master has taken over."""
+    reported: frozenset[int] = frozenset()
+    """Generations whose failure has been told with its traceback."""
+    finished: bool = False
+
+    def copy(self) -> Fleet:
+        """A fleet equal to this one that shares no mutable part with it."""
+        return replace(
+            self, children=dict(self.children), zygotes=dict(self.zygotes), seats=dict(self.seats)
+        )
+
+    def seat(self, slot: int) -> Seat:
+        return self.seats.get(slot, Seat())
+
+    def in_slot(self, slot: int) -> Iterator[Child]:
+        return (child for child in self.children.values() if child.slot == slot)
+
+    def of_generation(self, generation: int) -> Iterator[Child]:
+        return (child for child in self.children.values() if child.generation == generation)
+
+    def ready_slots(self) -> int:
+        """How many of the wanted slots have a worker that accepts."""
+        return len({c.slot for c in self.children.values() if c.phase is Phase.READY and c.slot < self.wanted})
+
+    def next_deadline_s(self) -> float | None:
+        """When `DeadlinePassed` must come at the latest; None when nothing is waited for."""
+        times = [c.deadline_s for c in self.children.values()]
+        times += [z.deadline_s for z in self.zygotes.values()]
+        times.append(self.upgrade_deadline_s)
+        if self.stopping is None and not self.resting:
+            times += [self.seat(slot).not_before_s for slot in self._vacant_slots()]
+            times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
+        finite = [t for t in times if t is not None and math.isfinite(t)]
+        return min(finite, default=None)
+
+    def _vacant_slots(self) -> Iterator[int]:
+        """Slots that wait for their back-off only: not those that wait for a zygote."""
+        zygote = self.zygotes.get(self.generation)
+        if self.rules.uses_zygote and (zygote is None or zygote.phase is not ZygotePhase.READY):
+            return
+        for slot in range(self.wanted):
+            if not any(c.phase in LIVE and c.generation == self.generation for c in self.in_slot(slot)):
+                yield slot
+
+    def _lacks_zygote(self) -> bool:
+        return self.rules.uses_zygote and self.generation not in self.zygotes

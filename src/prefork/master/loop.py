@@ -1,0 +1,49 @@
+"""The supervisor's loop. Start reading here.
+
+    wait for something to happen -> make it an event -> let `plan.decide` decide -> carry out its commands
+
+The loop waits for the next deadline and not a moment sooner; with no deadline it waits for ever. So an idle master
+never wakes up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from prefork import system
+from prefork.master import events as e
+from prefork.master.fleet import Fleet
+from prefork.master.plan import decide
+from prefork.master.shell import Shell
+
+
+def supervise(fleet: Fleet, shell: Shell) -> None:
+    """Run the fleet until it has been stopped. Runs in the master, in the thread that called; blocks.
+
+    Raises what the plan gave up with: OverRecoveryError, ApplicationError, CommandProducerError, or whatever a
+    hook raised.
+    """
+    fleet = _feed(fleet, shell, e.Started())
+    while not shell.is_finished:
+        for event in shell.wait(_timeout_s(fleet)):
+            fleet = _feed(fleet, shell, event)
+        deadline_s = fleet.next_deadline_s()
+        if deadline_s is not None and deadline_s <= system.now_s() and not shell.is_finished:
+            fleet = _feed(fleet, shell, e.DeadlinePassed())
+    if shell.error is not None:
+        raise shell.error
+
+
+def _feed(fleet: Fleet, shell: Shell, event: e.Event) -> Fleet:
+    """Decide on one event, and on all that the decision itself leads to."""
+    events = deque([event])
+    while events:
+        fleet, commands = decide(fleet, events.popleft(), system.now_s())
+        for command in commands:
+            events.extend(shell.execute(command))
+    return fleet
+
+
+def _timeout_s(fleet: Fleet) -> float | None:
+    deadline_s = fleet.next_deadline_s()
+    return None if deadline_s is None else max(0.0, deadline_s - system.now_s())

@@ -1,0 +1,192 @@
+"""What is, brought one step nearer to what is wanted.
+
+Runs after every event. It looks only at the fleet, never at the event, so there is one place that says
+who is spawned and who is told to stop, and the rules are few:
+
+1. While stopping, nothing is spawned; everything that lives is told to leave, as hard as was asked.
+2. Each wanted slot has one live child of the current generation. A reload adds one live child of the
+   incoming generation, in one slot, until that one is ready or has failed.
+3. An older child is told to stop only when a newer one in its slot is ready.
+4. A child in a slot that is not wanted is steered away from (reuseport), then drained; slots are closed from
+   the last one down, each when nobody is left in it.
+5. A zygote stays while a child of its generation lives: the two may share what the application made at
+   import (a temporary directory, say), and the zygote's exit handlers would take it away.
+"""
+
+from __future__ import annotations
+
+from prefork.master import commands as c
+from prefork.master.draft import Draft
+from prefork.master.events import Stop
+from prefork.master.fleet import LIVE, Child, Phase, ZygotePhase
+
+
+def reconcile(draft: Draft) -> None:
+    """Append the commands that bring the fleet nearer to what is wanted. Pure but for `draft`."""
+    if draft.fleet.finished:
+        return
+    if draft.fleet.stopping is not None:
+        _wind_down(draft, draft.fleet.stopping.how)
+        return
+    _start_zygotes(draft)
+    _dismiss_unwanted(draft)
+    _fill_slots(draft)
+    _replace_older(draft)
+    _call_ready_hook(draft)
+    _announce(draft)
+    if draft.fleet.rules.reuseport and draft.fleet.all_ready and not draft.fleet.resting:
+        _steer(draft)
+        _close_slots(draft)
+    _retire_zygotes(draft)
+
+
+def _wind_down(draft: Draft, how: Stop) -> None:
+    fleet = draft.fleet
+    for child in list(fleet.children.values()):
+        _dismiss(draft, child, how)
+    for zygote in list(fleet.zygotes.values()):
+        waiting = any(x.phase is Phase.SPAWNING for x in fleet.of_generation(zygote.generation))
+        if zygote.phase is ZygotePhase.KILLED:
+            continue
+        if how > Stop.GRACEFUL or zygote.phase is ZygotePhase.STARTING:
+            draft.kill_zygote(zygote)
+        elif zygote.phase is ZygotePhase.READY and not waiting and not any(fleet.of_generation(zygote.generation)):
+            draft.retire_zygote(zygote)
+    if fleet.upgrade_deadline_s is not None:
+        fleet.upgrade_deadline_s = None
+        draft.commands.append(c.KillUpgrade())
+    if not fleet.children and not fleet.zygotes:
+        fleet.finished = True
+        assert fleet.stopping is not None
+        draft.commands.append(c.Finish(fleet.stopping.error))
+
+
+def _dismiss(draft: Draft, child: Child, how: Stop) -> None:
+    """Tell one child to leave as hard as `how` says, unless it has been told so already."""
+    if child.phase in (Phase.SPAWNING, Phase.KILLED):
+        return
+    if how is Stop.KILL:
+        draft.kill(child)
+    elif how is Stop.FAST:
+        if child.phase in (Phase.BOOTING, Phase.ABORTED):
+            draft.kill(child)
+        elif not child.is_hurried:
+            draft.quit(child)
+    elif child.phase in (Phase.BOOTING, Phase.READY, Phase.STEERED):
+        draft.drain(child)
+
+
+def _start_zygotes(draft: Draft) -> None:
+    fleet = draft.fleet
+    if not fleet.rules.uses_zygote:
+        return
+    if fleet.generation not in fleet.zygotes and fleet.zygote_seat.not_before_s <= draft.now_s:
+        draft.start_zygote(fleet.generation)
+    if fleet.incoming is not None and fleet.incoming not in fleet.zygotes:
+        draft.start_zygote(fleet.incoming)
+
+
+def _can_fork(draft: Draft, generation: int) -> bool:
+    if not draft.fleet.rules.uses_zygote:
+        return True
+    zygote = draft.fleet.zygotes.get(generation)
+    return zygote is not None and zygote.phase is ZygotePhase.READY
+
+
+def _dismiss_unwanted(draft: Draft) -> None:
+    fleet = draft.fleet
+    for child in list(fleet.children.values()):
+        is_stale = child.generation not in (fleet.generation, fleet.incoming) and child.phase is Phase.BOOTING
+        if child.slot < fleet.wanted and not fleet.resting and not is_stale:
+            continue
+        if child.phase is Phase.READY and fleet.rules.reuseport and not fleet.resting:
+            draft.steer_away(child)
+        elif child.phase in (Phase.BOOTING, Phase.READY):
+            draft.drain(child)
+
+
+def _fill_slots(draft: Draft) -> None:
+    fleet = draft.fleet
+    if fleet.resting:
+        return
+    for slot in range(fleet.wanted):
+        if fleet.seat(slot).not_before_s <= draft.now_s:
+            _fill(draft, slot, fleet.generation)
+    if fleet.incoming is not None:
+        _fill(draft, 0, fleet.incoming)
+
+
+def _fill(draft: Draft, slot: int, generation: int) -> None:
+    taken = any(x.phase in LIVE and x.generation == generation for x in draft.fleet.in_slot(slot))
+    if not taken and _can_fork(draft, generation):
+        draft.spawn(slot, generation)
+
+
+def _replace_older(draft: Draft) -> None:
+    fleet = draft.fleet
+    renewed = {
+        x.slot for x in fleet.children.values() if x.phase is Phase.READY and x.generation == fleet.generation
+    }
+    for child in list(fleet.children.values()):
+        is_older = child.generation < fleet.generation and child.phase is Phase.READY
+        if is_older and child.slot in renewed:
+            draft.drain(child)
+    if fleet.rolling and not any(x.generation != fleet.generation and x.phase in LIVE for x in fleet.children.values()):
+        if len(renewed) >= fleet.wanted:
+            _end_reload(draft)
+
+
+def _end_reload(draft: Draft) -> None:
+    fleet = draft.fleet
+    fleet.rolling = False
+    draft.info(f"reload done: generation {fleet.generation} serves")
+    draft.commands.append(c.Announce("ready", f"serving, generation {fleet.generation}"))
+
+
+def _steer(draft: Draft) -> None:
+    """New connections go to the slots that have, or have had, a worker that accepts."""
+    fleet = draft.fleet
+    ready = {x.slot for x in fleet.children.values() if x.phase is Phase.READY}
+    count = min(fleet.steered, fleet.wanted)
+    while count < fleet.wanted and count in ready:
+        count += 1
+    if count != fleet.steered:
+        fleet.steered = count
+        draft.commands.append(c.Steer(count))
+
+
+def _close_slots(draft: Draft) -> None:
+    fleet = draft.fleet
+    while fleet.slots_open > max(1, fleet.wanted) and not any(fleet.in_slot(fleet.slots_open - 1)):
+        fleet.slots_open -= 1
+        draft.commands.append(c.CloseSlot(fleet.slots_open))
+
+
+def _retire_zygotes(draft: Draft) -> None:
+    fleet = draft.fleet
+    for zygote in list(fleet.zygotes.values()):
+        if zygote.generation in (fleet.generation, fleet.incoming) or any(fleet.of_generation(zygote.generation)):
+            continue
+        if zygote.phase is ZygotePhase.STARTING:
+            draft.kill_zygote(zygote)
+        elif zygote.phase is ZygotePhase.READY:
+            draft.retire_zygote(zygote)
+
+
+def _call_ready_hook(draft: Draft) -> None:
+    fleet = draft.fleet
+    if fleet.announced:
+        return
+    spawned = {x.slot: x.pid for x in fleet.children.values() if x.pid is not None}
+    pids = tuple(pid for slot, pid in sorted(spawned.items()) if slot < fleet.wanted)
+    if len(pids) >= fleet.wanted:
+        fleet.announced = True
+        draft.commands.append(c.CallReadyHook(pids))
+
+
+def _announce(draft: Draft) -> None:
+    fleet = draft.fleet
+    if not fleet.all_ready and fleet.ready_slots() >= fleet.wanted and not fleet.resting:
+        fleet.all_ready = True
+        draft.info(f"ready: {fleet.wanted} workers")
+        draft.commands.append(c.Announce("ready", f"serving with {fleet.wanted} workers"))

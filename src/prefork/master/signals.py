@@ -1,0 +1,134 @@
+"""The master's signals: heard by a handler that only notes them, acted on by the loop.
+
+    TERM, INT   graceful stop; a second INT is fast     QUIT        fast stop
+    HUP         rolling reload                          TTIN, TTOU  one worker more, one less
+    WINCH       stop the workers, keep the sockets      USR1        open log files again
+    USR2        replace the master's own program        CHLD        somebody's orphan may have ended
+
+Two signals have a second meaning for people at a terminal. A resized window sends WINCH to the foreground process
+group, so there it is ignored. A closed terminal sends HUP, and then it means stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from prefork.master import events as e
+
+HEARD = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+
+class Inbox:
+    """Signals, and calls from other threads, as something a selector can wait for.
+
+    Signals are only heard if the master runs in its program's main thread (a rule of Python's); elsewhere the
+    program stops it by `Prefork.stop`.
+    """
+
+    def __init__(self) -> None:
+        self._asked: deque[e.Event] = deque()
+        self._signals: deque[int] = deque()
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._before: dict[int, Any] = {}
+        self._wakeup_before = -1
+        self._has_interrupted = False
+        self._had_terminal = _foreground_group() is not None
+        if threading.current_thread() is threading.main_thread():
+            self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+            for signum in HEARD:
+                self._before[signum] = signal.signal(signum, self._note)
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        self._signals.append(signum)
+
+    def fileno(self) -> int:
+        return self._read.fileno()
+
+    def ask(self, event: e.Event) -> None:
+        """Hand in an event from any thread of the master."""
+        self._asked.append(event)
+        with contextlib.suppress(BlockingIOError):  # full: the loop has been woken many times over
+            self._write.send(b"a")
+
+    def take(self) -> Iterator[e.Event | None]:
+        """The events that have come in; None stands for "a child has ended" (CHLD)."""
+        with contextlib.suppress(BlockingIOError):
+            while self._read.recv(4096):
+                continue
+        while self._signals:
+            yield from self._events(self._signals.popleft())
+        while self._asked:
+            yield self._asked.popleft()
+
+    def _events(self, signum: int) -> Iterator[e.Event | None]:
+        name = signal.Signals(signum).name
+        if signum == signal.SIGCHLD:
+            yield None
+        elif signum == signal.SIGTERM:
+            yield e.StopAsked(e.Stop.GRACEFUL, name)
+        elif signum == signal.SIGINT:
+            yield e.StopAsked(e.Stop.FAST if self._has_interrupted else e.Stop.GRACEFUL, name)
+            self._has_interrupted = True
+        elif signum == signal.SIGQUIT:
+            yield e.StopAsked(e.Stop.FAST, name)
+        elif signum == signal.SIGHUP:
+            is_closed = self._had_terminal and _foreground_group() is None
+            yield e.StopAsked(e.Stop.GRACEFUL, "the terminal was closed") if is_closed else e.ReloadAsked()
+        elif signum == signal.SIGWINCH:
+            if _foreground_group() != os.getpgrp():
+                yield e.RestAsked()
+        else:
+            yield _PLAIN[signum]
+
+    def close(self) -> None:
+        """Give the program its own signal handling back. Idempotent; also for a forked child's copy."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        if self._before:
+            signal.set_wakeup_fd(self._wakeup_before)
+        self._before = {}
+        self._read.close()
+        self._write.close()
+
+
+_PLAIN: dict[int, e.Event] = {
+    signal.SIGTTIN: e.ScaleAsked(+1),
+    signal.SIGTTOU: e.ScaleAsked(-1),
+    signal.SIGUSR1: e.ReopenAsked(),
+    signal.SIGUSR2: e.UpgradeAsked(),
+}
+
+
+def _foreground_group() -> int | None:
+    """The process group in the foreground of our controlling terminal; None without a terminal."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.tcgetpgrp(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)

@@ -1,0 +1,140 @@
+"""The master's own program replaced while it serves (USR2): a new master beside us, with our listeners.
+
+    old: start the program again, with the listeners' descriptors and one end of a pipe
+    new: open nothing that is inherited; start a fleet; when all of it is ready, write one byte
+    old: a byte -> drain and leave;  end-of-file -> the new one failed, serve on as if nothing had been
+
+One upgrade at a time (the plan sees to it). The byte and the end-of-file are tableflip's and nginx's precedent: a
+process that dies, however it dies, cannot fail to say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefork.errors import ConfigError
+from prefork.identity import MARKER
+from prefork.master import events as e
+from prefork.master.spawn import program
+from prefork.net.listeners import ListenerSet
+from prefork.net.systemd import Notifier, successor_environ
+
+VARIABLE = "PREFORK_UPGRADE"
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a new master got from the old one: listeners by configured address, and the pipe to say ready on."""
+
+    listeners: Mapping[str, list[int]] = field(default_factory=dict)
+    ready_fd: int = -1
+
+
+def inherit(environ: MutableMapping[str, str]) -> Inheritance:
+    """Take what an old master left for us, out of the environment too. Runs in the new master, before it opens.
+
+    A variable that does not describe descriptors of ours is stale, and is ignored.
+    """
+    text = environ.pop(VARIABLE, "")
+    try:
+        data = json.loads(text)
+        ready_fd = int(data["ready_fd"])
+        listeners = {str(key): [int(fd) for fd in fds] for key, fds in data["listeners"].items()}
+        if not stat.S_ISFIFO(os.fstat(ready_fd).st_mode) or int(data["parent"]) != os.getppid():
+            return Inheritance()
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return Inheritance()
+    os.set_inheritable(ready_fd, False)
+    return Inheritance(listeners, ready_fd)
+
+
+class Upgrade:
+    """Both sides of an upgrade, as far as one master sees it. Used by the shell only."""
+
+    def __init__(self, listeners: ListenerSet, notifier: Notifier, predecessor_fd: int) -> None:
+        self._listeners = listeners
+        self._notifier = notifier
+        self._popen: subprocess.Popen[Any] | None = None
+        self._predecessor_fd = predecessor_fd
+        self.fd = -1
+        """Readable when the new master has something to say."""
+
+    @property
+    def pids(self) -> set[int]:
+        """The new master's pid, while there is one."""
+        return {self._popen.pid} if self._popen is not None else set()
+
+    # -- as the old master ------------------------------------------------------------------------
+
+    def start(self) -> int:
+        """Start the new master; returns what to watch. Raises OSError, ConfigError."""
+        if os.getpid() == 1:
+            raise ConfigError("process 1 cannot be replaced, its container would end: use HUP to load new code")
+        listeners = self._listeners.handover()
+        read, write = os.pipe()
+        left = {"listeners": listeners, "ready_fd": write, "parent": os.getpid()}
+        environ = {**successor_environ(os.environ), VARIABLE: json.dumps(left)}
+        environ.pop(MARKER, None)
+        fds = [write, *(fd for group in listeners.values() for fd in group)]
+        try:
+            self._popen = subprocess.Popen(program(), env=environ, pass_fds=fds)
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        self.fd = read
+        return read
+
+    def outcome(self) -> e.Event:
+        """What the new master said: ready, or nothing before its end."""
+        said = os.read(self.fd, 1)
+        os.close(self.fd)
+        self.fd = -1
+        assert self._popen is not None
+        if said:
+            self._listeners.leave_paths()
+            self._notifier.main_pid(self._popen.pid)
+            # It outlives us: whoever becomes its parent waits for it.
+            self._popen.returncode = 0
+            return e.UpgradeReady()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it closed the pipe and runs on: ended below
+            self._popen.wait(timeout=0.1)
+        why = f"the new master ended with status {self._popen.poll()} before it was ready"
+        self.kill()
+        return e.UpgradeLost(why)
+
+    def kill(self) -> None:
+        """End a new master that is of no use. Its workers see its end and follow."""
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait()
+            self._popen = None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    # -- as the new master ------------------------------------------------------------------------
+
+    def say_ready(self) -> None:
+        """Tell the old master, once, that it can go."""
+        if self._predecessor_fd >= 0:
+            with contextlib.suppress(BrokenPipeError):  # it is gone already
+                os.write(self._predecessor_fd, b"r")
+            os.close(self._predecessor_fd)
+            self._predecessor_fd = -1
+            self._listeners.take_over()
+
+    def close(self) -> None:
+        """Let go of descriptors. Also for the copy in a forked zygote."""
+        for fd in (self.fd, self._predecessor_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self._predecessor_fd = -1

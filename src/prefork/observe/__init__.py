@@ -1,0 +1,1 @@
+"""What prefork says of itself."""

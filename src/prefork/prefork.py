@@ -1,0 +1,242 @@
+"""`Prefork`: what a program builds and calls, and the place where master and worker are put together.
+
+    master                                   zygote                        worker
+    listen_and_serve -> open -> supervise -> fork -> load -> fork twice -> Start -> serve -> Ready
+                                      '----- or run the program again ---> listen_and_serve -> serve   ("exec")
+
+`listen_and_serve` is called in every process that runs the program's code, and finds out which one it is in. In the master
+it returns when the fleet has been stopped, or raises. In a child it never returns: the child leaves by
+itself (`os._exit` after a fork, `SystemExit` where the program was run again).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from prefork import system
+from prefork.channel import BeZygote, Channel, Start
+from prefork.contracts import (
+    CommandProducer,
+    Logger,
+    OnChildRecover,
+    OnChildSpawn,
+    OnMasterDeath,
+    OnMasterReady,
+    ServeFunc,
+    ServeTLSEmbedFunc,
+    ServeTLSFunc,
+)
+from prefork.errors import ConfigError, OnlyReuseportOnWindowsError
+from prefork.identity import channel_fd, is_child
+from prefork.master import events as e
+from prefork.master.fleet import Fleet, Rules
+from prefork.master.loop import supervise
+from prefork.master.shell import Hooks, Means, Shell
+from prefork.master.signals import Inbox
+from prefork.master.upgrade import inherit
+from prefork.net.address import Address, parse_address
+from prefork.net.listeners import ListenerSet, UnixOptions
+from prefork.net.systemd import Notifier
+from prefork.net.tls import TLSBytes, TLSFiles, server_context
+from prefork.observe import log
+from prefork.options import FleetOptions
+from prefork.worker import runtime, zygote
+from prefork.worker.job import Job
+from prefork.worker.serving import Served, TLSMaterial
+
+Addresses = str | Sequence[str]
+
+
+@dataclass(kw_only=True)
+class Prefork(FleetOptions):
+    """A server on every core: a master that opens the sockets, and workers that it keeps alive.
+
+    `Prefork(server).listen_and_serve(":8080")`, or without a server object `Prefork(serve_func=...)`. Every field may be
+    set until one of the `listen_and_serve` methods is called (seed: the fields of `prefork.Prefork`). The options
+    are those of `FleetOptions`.
+
+    Hooks run in the process that is named with each. Those of the master run in its loop: one that blocks delays
+    everything, and an exception kills all children and is raised from `listen_and_serve`.
+    """
+
+    server: Any = field(default=None, kw_only=False)
+    """Serves a socket: see `contracts.Server`. Anything with `serve(listener)`."""
+    serve_func: ServeFunc | None = None
+    """`serve_func(listener)`, plain or `async def`: in place of a server. Worker."""
+    serve_tls_func: ServeTLSFunc | None = None
+    """`serve_tls_func(listener, cert_file, key_file)`. Worker."""
+    serve_tls_embed_func: ServeTLSEmbedFunc | None = None
+    """`serve_tls_embed_func(listener, cert_data, key_data)`. Worker."""
+    on_master_death: OnMasterDeath | None = runtime.drain_orphan
+    """Called in the worker, in its main thread, when the master is gone. Default: drain and exit; None: live on."""
+    on_child_spawn: OnChildSpawn | None = None
+    """`on_child_spawn(pid)`, master: a worker's process exists, at first, after a crash and in a reload."""
+    on_master_ready: OnMasterReady | None = None
+    """`on_master_ready(pids)`, master, once: all first workers have been spawned."""
+    on_child_recover: OnChildRecover | None = None
+    """`on_child_recover(old_pid, new_pid)`, master: a crashed worker has been replaced."""
+    command_producer: CommandProducer | None = None
+    """`command_producer(files)`, master: starts a worker's command with the marker set (`PREFORK_CHILD=1`) and `files`
+    inherited (`pass_fds`), and returns the `subprocess.Popen`. Implies start method "exec". A command that lets go
+    of the last of `files`, its channel, is taken to be ready while it runs."""
+    logger: Logger | None = None
+    """Default: the logger "prefork", on standard error if nobody else listens to it."""
+    _inbox: Inbox | None = field(default=None, init=False, repr=False)
+
+    def listen_and_serve(self, addr: Addresses) -> None:
+        """Serve plain connections at `addr` until the fleet is stopped. Blocks. Master; children never return.
+
+        Args:
+            addr: `":8080"`, `"127.0.0.1:8080"`, `"[::1]:8080"`, `"unix:/run/app.sock"`, `"fd://3"`, or several.
+
+        Raises:
+            ConfigError: an option or address cannot work; nothing was started.
+            ApplicationError: the application could not be started.
+            OverRecoveryError: too many crashes within the window.
+            CommandProducerError: the command producer broke its contract.
+            ForkWithThreadsError: threads are alive where a fork is needed.
+            Exception: whatever a hook raised.
+        """
+        self._run(addr, None)
+
+    def listen_and_serve_tls(self, addr: Addresses, cert_key: str, cert_file: str) -> None:
+        """As `listen_and_serve`, over TLS. The key comes before the certificate, as in the seed.
+
+        Args:
+            addr: as for `listen_and_serve`.
+            cert_key: path of the private key, PEM, not encrypted.
+            cert_file: path of the certificate with its chain, PEM.
+
+        Raises:
+            TLSConfigError: the files cannot be read or do not belong together; and all that `listen_and_serve` raises.
+        """
+        self._run(addr, TLSFiles(os.fspath(cert_file), os.fspath(cert_key)))
+
+    def listen_and_serve_tls_embed(self, addr: Addresses, cert_data: bytes, key_data: bytes) -> None:
+        """As `listen_and_serve_tls`, with PEM in memory, certificate first (seed). It is never written to a disk.
+
+        Args:
+            addr: as for `listen_and_serve`.
+            cert_data: the certificate with its chain, PEM.
+            key_data: the private key, PEM, not encrypted.
+
+        Raises:
+            TLSConfigError: the data cannot be used; and all that `listen_and_serve` raises.
+        """
+        self._run(addr, TLSBytes(bytes(cert_data), bytes(key_data)))
+
+    def stop(self, *, fast: bool = False) -> None:
+        """Ask for the end of the fleet, as TERM does (fast: as QUIT does). Master, any thread; does not block."""
+        if self._inbox is not None:
+            how = e.Stop.FAST if fast else e.Stop.GRACEFUL
+            self._inbox.ask(e.StopAsked(how, "the program asked for it"))
+
+    # -- which process is this? -------------------------------------------------------------------
+
+    def _run(self, addr: Addresses, tls: TLSMaterial | None) -> None:
+        self.check()
+        served = Served(self.server, self.serve_func, self.serve_tls_func, self.serve_tls_embed_func)
+        served.check(tls)
+        logger: Logger = self.logger or log.default_logger()
+        job = Job(
+            load=lambda: served.load(tls),
+            on_master_death=self.on_master_death,
+            reopen_logs=log.reopen,
+            introduce=log.introduce,
+            report=lambda text: logger.error("%s", text),
+        )
+        if is_child():
+            self._be_child(job)
+        if tls is not None:
+            server_context(tls)  # what is wrong with it is told now, in one line, not by every worker
+        self._be_master(self._parse(addr), job, logger, is_tls=tls is not None)
+
+    def _parse(self, addr: Addresses) -> list[Address]:
+        texts = [addr] if isinstance(addr, str) else list(addr)
+        return [parse_address(text, self.network) for text in texts]
+
+    def _be_child(self, job: Job) -> NoReturn:
+        """This program was run again: as a worker, or as the zygote of a reload."""
+        fd = channel_fd(os.getpid())
+        assert fd is not None
+        os.set_inheritable(fd, False)
+        channel = Channel(socket.socket(fileno=fd))
+        messages: list[Any] = []
+        while not messages and not channel.is_closed:
+            messages = channel.receive()
+        if not messages:
+            raise SystemExit(0)  # the master was gone before we were
+        message, fds = messages[0]
+        if isinstance(message, BeZygote):
+            zygote.run(channel, message.generation, job, runtime.run_forked)
+        assert isinstance(message, Start)
+        runtime.run_executed(channel, job, message, fds)
+
+    def _be_master(self, addresses: list[Address], job: Job, logger: Logger, *, is_tls: bool) -> None:
+        if sys.platform == "win32":
+            if not self.reuseport:
+                raise OnlyReuseportOnWindowsError
+            raise ConfigError("windows is not served yet: run it on Linux (or macOS with start_method='exec')")
+        inheritance = inherit(os.environ)
+        count = self.worker_count()
+        listeners = ListenerSet.open(
+            addresses,
+            reuseport=self.reuseport,
+            slots=count,
+            backlog=self.backlog,
+            unix=UnixOptions(self.unix_mode, self.unix_user, self.unix_group),
+            inherited=inheritance.listeners,
+        )
+        for warning in listeners.warnings:
+            logger.warning("%s", warning)
+        means = self._means(job, inheritance.ready_fd)
+        if means.uses_zygote:
+            system.become_subreaper()
+        self._inbox = Inbox()
+        hooks = Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover)
+        shell = Shell(listeners, self._inbox, Notifier(os.environ), logger, hooks, means)
+        places = ", ".join(address.url(is_tls) for address in listeners.addresses)
+        logger.info("serving %s with %d workers", places, count)
+        try:
+            supervise(self._fleet(count, listeners, means), shell)
+        finally:
+            self._inbox = None
+            shell.close()
+
+    def _means(self, job: Job, predecessor_fd: int) -> Means:
+        method = self.start_method or ("fork" if sys.platform == "linux" else "exec")
+        is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
+
+        def zygote_main(channel: Channel, generation: int) -> NoReturn:
+            zygote.run(channel, generation, job, runtime.run_forked)
+
+        return Means(
+            zygote_main=zygote_main,
+            uses_zygote=method == "fork" and self.command_producer is None,
+            is_fork_fresh=lambda generation: is_command or generation == 1,
+            command_producer=self.command_producer,
+            reopen_logs=log.reopen,
+            is_whole_program=is_command,
+            predecessor_fd=predecessor_fd,
+        )
+
+    def _fleet(self, count: int, listeners: ListenerSet, means: Means) -> Fleet:
+        rules = Rules(
+            recover_threshold=self.threshold(),
+            recover_window_s=self.recover_window_s,
+            recover_interval_s=self.recover_interval_s,
+            grace_s=self.shutdown_grace_period_s,
+            boot_timeout_s=self.boot_timeout_s,
+            uses_zygote=means.uses_zygote,
+            reuseport=self.reuseport,
+        )
+        slots = listeners.slots_open
+        return Fleet(
+            rules, configured=count, wanted=count, steered=slots, slots_open=slots, chance=random.getrandbits(32)
+        )

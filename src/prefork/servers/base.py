@@ -1,0 +1,120 @@
+"""What every foreign server has in common: the seed's three serve forms in terms of one.
+
+Rules that each server of this room keeps:
+
+* It touches a listener's descriptor only when it could answer, because that touch is what the worker
+  takes for readiness: lifespan first, listener second.
+* It closes its own listener object and never shuts one down: siblings share the open socket.
+* It leaves signals, pid files, forks and access lines to whoever asks for them.
+* Its package is imported in `prepare()`, never when this room is imported: a package that is missing is
+  no error until its server is used.
+* Drain: stop accepting, answer late requests with `Connection: close` for at most `DRAIN_LINGER_S`,
+  finish what is in flight, run the shutdown hooks, return. No bound beyond the linger: the master's
+  grace period is the bound.
+
+Not here: which loop runs the call, who asks for the drain, what happens when it takes too long.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import ssl
+import struct
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from typing import Any, ClassVar, Final
+
+from prefork.errors import ApplicationError, ConfigError
+from prefork.net.tls import TLSBytes, TLSFiles, server_context
+
+DRAIN_LINGER_S: Final = 2.0
+"""How long an idle connection may still bring a request while draining. Precedent: gunicorn's asgi and
+gthread workers, 2 s: longer than a busy keep-alive client's pause, shorter than anyone's patience."""
+
+_BACKLOG_UNKNOWN: Final = 2048
+"""Backlog for a listener that cannot tell its own (Unix sockets). nginx and uvicorn: 511 and 2048; the
+kernel caps it at net.core.somaxconn."""
+
+_TCPI_SACKED_OFFSET: Final = 28
+"""Offset of `tcpi_sacked` in `struct tcp_info`: on a listening socket it is the backlog (tcp(7))."""
+
+
+class ForeignServer(ABC):
+    """A server of another project, as a worker runs it. One object serves once, in one process."""
+
+    alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
+    """Protocols offered in the TLS handshake (RFC 7301), best first; empty for protocols that are not HTTP."""
+
+    def prepare(self) -> None:  # noqa: B027  (a server with nothing to prepare is a server too)
+        """Import everything heavy. Runs in the zygote, before the fork; starts no thread and no loop.
+
+        Raises `ConfigError` if the package is missing or refuses its options.
+        """
+
+    @abstractmethod
+    def serve_many(
+        self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None
+    ) -> Awaitable[Any] | Any:
+        """Serve all `listeners`, over TLS if there is a `context`; return when drained. Runs in the worker.
+
+        Raises `ApplicationError` if the application refuses to start.
+        """
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Ask for the drain. Runs in the worker's main thread, inside a signal handler: does not block."""
+
+    def serve(self, listener: socket.socket) -> Awaitable[Any] | Any:
+        """Seed: `ServeFunc`. Serve one bound, listening socket until drained. Runs in the worker."""
+        return self.serve_many([listener], None)
+
+    def serve_tls(self, listener: socket.socket, cert_file: str, key_file: str) -> Awaitable[Any] | Any:
+        """Seed: `ServeTLSFunc`. As `serve`, over TLS with PEM files. Runs in the worker.
+
+        Raises `TLSConfigError` if they cannot be used.
+        """
+        return self.serve_many([listener], server_context(TLSFiles(cert_file, key_file), self.alpn))
+
+    def serve_tls_embed(
+        self, listener: socket.socket, cert_data: bytes, key_data: bytes
+    ) -> Awaitable[Any] | Any:
+        """Seed: `ServeTLSEmbedFunc`. As `serve`, over TLS with PEM in memory. Runs in the worker.
+
+        Raises `TLSConfigError` if it cannot be used.
+        """
+        return self.serve_many([listener], server_context(TLSBytes(cert_data, key_data), self.alpn))
+
+
+def require(package: str) -> None:
+    """Raise `ConfigError` with the command that helps if `package` is not installed. Imports nothing."""
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{package} is not installed: pip install 'prefork[{package}]'")
+
+
+def refuse_owned(server: str, options: dict[str, Any], owned: frozenset[str]) -> None:
+    """Raise `ConfigError` for options of the foreign server whose job prefork does itself."""
+    for name in sorted(owned & options.keys()):
+        raise ConfigError(f"{server} option {name!r} is prefork's own job: set it on Prefork or leave it out")
+
+
+def backlog_of(listener: socket.socket) -> int:
+    """The backlog that `listener` has now, in connections.
+
+    Servers call `listen(backlog)` on what they are given, and a second `listen` changes the queue of a
+    shared socket for everybody: so they are told to change it to what it is.
+    """
+    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return _BACKLOG_UNKNOWN
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_SACKED_OFFSET + 4)
+    backlog: int = struct.unpack_from("=I", info, _TCPI_SACKED_OFFSET)[0]
+    return backlog or _BACKLOG_UNKNOWN
+
+
+def start_failure(error: BaseException) -> ApplicationError:
+    """The `ApplicationError` for an `error` that the application raised while it started."""
+    summary = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    details = "".join(traceback.format_exception(error))
+    return ApplicationError(f"the application failed to start: {summary}", details)

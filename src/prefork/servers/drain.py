@@ -1,0 +1,204 @@
+"""How a server on an asyncio loop starts, serves and drains: one order of steps for all of them.
+
+`AsyncioServer` is the order; a server fills in four steps and keeps nothing of the order itself:
+
+    start_up()          application started; returns the protocol factory. Raises ApplicationError
+      (listening)       until drain() is called
+    on_drain()          in the turn of the loop that stops accepting: from now on say "close"
+      (linger)          until nobody is connected, DRAIN_LINGER_S at most
+    finish()            close who is idle, wait for who is not, and for work that outlives its connection
+    shut_down()         the application's shutdown hooks; also after a failure of any step but start_up
+
+`Connections` knows who is connected, from the accept on. The gap that it closes: a connection that was
+accepted and whose protocol has not been told yet (one loop turn; in TLS a whole handshake) is in no
+server's own list, and would be reset by a drain that looks there only.
+
+Not here: anything of HTTP. Rejected: polling "is the list empty" (each server's own way): it wakes a
+worker for nothing and holds a reload up by half its period on average.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, backlog_of
+
+_TURNS_TO_SETTLE: Final = 3
+"""Turns of the loop from an accept to `connection_made`: two in asyncio, one in uvloop, and one to spare."""
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+logger: Final = logging.getLogger("prefork.servers")
+
+
+class Connections(set[Any]):
+    """The open connections of one server, with those that are still shaking hands counted separately.
+
+    A plain `set` to the foreign server that adds and discards its protocols.
+    """
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        super().__init__()
+        self._now_s = now_s
+        # Identity → time of accept. Identities, not references: nobody tells us of a failed handshake, and
+        # a port scanner must not be able to pile protocols up here.
+        self._arriving: dict[int, float] = {}
+        self._left = asyncio.Event()
+
+    def watching(self, factory: ProtocolFactory) -> ProtocolFactory:
+        """`factory`, with each protocol it makes noted as arriving."""
+
+        def make() -> asyncio.BaseProtocol:
+            protocol = factory()
+            self._forget_stale()
+            self._arriving[id(protocol)] = self._now_s()
+            return protocol
+
+        return make
+
+    def add(self, connection: Any) -> None:
+        self._arriving.pop(id(connection), None)
+        super().add(connection)
+
+    def discard(self, connection: Any) -> None:
+        super().discard(connection)
+        if not self:
+            self._left.set()
+
+    def is_empty(self) -> bool:
+        """Nobody is connected, and nobody was accepted a moment ago."""
+        self._forget_stale()
+        return not self and not self._arriving
+
+    async def wait_empty(self, limit_s: float | None) -> bool:
+        """Wait until nobody is connected, `limit_s` seconds at most. True if nobody is."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while not self.is_empty():
+                    self._left.clear()
+                    await self._wait_for_a_change()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _wait_for_a_change(self) -> None:
+        if self:
+            await self._left.wait()
+            return
+        # Only hand-shakers are left. Each becomes a connection or stale, and only the first is announced.
+        oldest = next(iter(self._arriving.values()))
+        await asyncio.sleep(max(0.01, min(0.1, oldest + DRAIN_LINGER_S - self._now_s())))
+
+    def _forget_stale(self) -> None:
+        deadline = self._now_s() - DRAIN_LINGER_S
+        while self._arriving:
+            identity = next(iter(self._arriving))
+            if self._arriving[identity] > deadline:
+                return
+            del self._arriving[identity]
+
+
+class AsyncioServer(ForeignServer):
+    """A foreign server on an asyncio loop (any loop: asyncio's own, uvloop)."""
+
+    connections: Connections
+
+    def __init__(self) -> None:
+        self._drain_wanted = False
+        self._drain_asked: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        """The drain has been asked for."""
+        return self._drain_wanted
+
+    def drain(self) -> None:
+        """Ask for the drain; at any time, from a signal handler or another thread. Never blocks."""
+        self._drain_wanted = True
+        if self._loop is not None and self._drain_asked is not None:
+            self._loop.call_soon_threadsafe(self._drain_asked.set)
+
+    async def serve_many(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None) -> None:
+        """Serve `listeners` until drained. Runs in the worker, on its event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._drain_asked = asyncio.Event()
+        if self._drain_wanted:
+            self._drain_asked.set()
+        self.connections = Connections(self._loop.time)
+        self.prepare()
+        try:
+            factory = self.connections.watching(await self.start_up())
+            try:
+                await self._serve(listeners, context, factory)
+            finally:
+                await self.shut_down()
+        finally:
+            self._loop = None
+
+    async def _serve(
+        self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None, factory: ProtocolFactory
+    ) -> None:
+        assert self._drain_asked is not None
+        if self._drain_asked.is_set():
+            return
+        if context is not None:
+            context.set_alpn_protocols(list(self.alpn))
+        servers = [await _listen(factory, listener, context) for listener in listeners]
+        await self._drain_asked.wait()
+        for listener in listeners:
+            _stop_accepting(listener)
+        self.on_drain()
+        # What was accepted in this very turn of the loop gets its transport in the next and its
+        # connection_made in the one after. Only then may asyncio's server close: a transport that is made
+        # for a closed one fails an assertion in Server._attach, and its client is reset (CPython 3.11-3.13).
+        for _ in range(_TURNS_TO_SETTLE):
+            await asyncio.sleep(0)
+        for server in servers:
+            server.close()
+        await self.connections.wait_empty(DRAIN_LINGER_S)
+        await self.finish()
+
+    @abstractmethod
+    async def start_up(self) -> ProtocolFactory:
+        """Start the application; return what makes a protocol for each connection.
+
+        The protocols put themselves into `self.connections` when made and take themselves out when lost.
+        Raises `ApplicationError`.
+        """
+
+    @abstractmethod
+    def on_drain(self) -> None:
+        """From now on every answer that has not begun says `Connection: close`."""
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """The linger is over: close idle connections, return when those in flight have had their answer."""
+
+    @abstractmethod
+    async def shut_down(self) -> None:
+        """Run the application's shutdown hooks; a failure of theirs is logged, not raised."""
+
+
+def _stop_accepting(listener: socket.socket) -> None:
+    """Accept no more, and leave the listener open. For uvloop this does nothing: its server is closed."""
+    asyncio.get_running_loop().remove_reader(listener)
+
+
+async def _listen(
+    factory: ProtocolFactory, listener: socket.socket, context: ssl.SSLContext | None
+) -> asyncio.AbstractServer:
+    loop = asyncio.get_running_loop()
+    backlog = backlog_of(listener)
+    if context is None:
+        return await loop.create_server(factory, sock=listener, backlog=backlog)
+    # Without a bound of its own a peer that vanished holds the drain up for asyncio's 30 s.
+    return await loop.create_server(
+        factory, sock=listener, backlog=backlog, ssl=context, ssl_shutdown_timeout=DRAIN_LINGER_S
+    )

@@ -1,0 +1,123 @@
+"""The listening socket as a worker's server sees it: a `socket.socket` that knows two things more.
+
+* **Readiness.** The first time a server reaches for the descriptor (`accept`, `fileno`, `detach`, `dup`) it is
+  about to accept, so the worker is ready. That holds for a blocking loop, `selectors`, asyncio, uvloop and
+  every server built on them, without a word from the server.
+* **Drain.** A blocking `accept()` ends when the worker is told to stop, and it ends between two connections: it
+  never takes a connection from the queue and then drops it.
+
+The descriptor is non-blocking, always, in all workers: O_NONBLOCK belongs to the open description, which the
+workers share, so one sibling that polls and one that blocks cannot each have their way. A blocking `accept`
+is made here of poll(2) and a non-blocking one.
+
+Rejected: raising from the signal handler while accept(2) blocks. The signal may come after the kernel has
+handed out the connection and before Python has stored it, and the connection is reset.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+
+class DrainedError(SystemExit):
+    """Raised by `Listener.accept` in a worker that is draining: leave your loop, all is well.
+
+    A `SystemExit`, so that it passes `except Exception` on its way out, ends a thread in silence, and ends a
+    worker with status 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class Gate:
+    """What all listeners of one worker share: whether it is ready, and whether it drains."""
+
+    def __init__(self, on_ready: Callable[[], object]) -> None:
+        self._on_ready: Callable[[], object] | None = on_ready
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self.is_draining = False
+        self.is_cooperative = False
+        """The server waits in our `accept`, so it hears of a drain there."""
+
+    def touched(self) -> None:
+        """The server reaches for a descriptor. The first time, say that the worker is ready."""
+        if self._on_ready is not None:
+            say, self._on_ready = self._on_ready, None
+            say()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._on_ready is None
+
+    def drain(self) -> None:
+        """End every `accept`, those that wait now and those to come. Safe in a signal handler."""
+        if not self.is_draining:
+            self.is_draining = True
+            # Never read again: level-triggered, so that every thread that waits wakes up.
+            os.write(self._wake_write, b"d")
+
+    def wait(self, fd: int) -> None:
+        """Block until `fd` is readable. Raises DrainedError when the worker drains."""
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        poll.poll()
+        if self.is_draining:
+            raise DrainedError
+
+
+class Listener(socket.socket):
+    """A listening socket handed to a worker's server. Made by the runtime only."""
+
+    def __init__(self, fd: int, gate: Gate) -> None:
+        self._gate: Gate | None = None
+        super().__init__(fileno=fd)
+        os.set_blocking(fd, False)
+        self._gate = gate
+
+    def _touch(self) -> None:
+        if self._gate is not None:
+            self._gate.touched()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As `socket.accept`. Raises DrainedError once the worker drains, if the socket is a blocking one."""
+        self._touch()
+        gate = self._gate
+        if gate is None or self.gettimeout() is not None:
+            return super().accept()
+        gate.is_cooperative = True
+        while True:
+            gate.wait(super().fileno())
+            try:
+                return super().accept()
+            except BlockingIOError:  # a sibling was faster
+                continue
+
+    def fileno(self) -> int:
+        self._touch()
+        return super().fileno()
+
+    def detach(self) -> int:
+        self._touch()
+        return super().detach()
+
+    def dup(self) -> Listener:
+        self._touch()
+        assert self._gate is not None
+        return Listener(os.dup(super().fileno()), self._gate)
+
+    def setblocking(self, flag: bool) -> None:
+        """As `socket.setblocking`, but the descriptor stays non-blocking: see the module's rules."""
+        super().settimeout(None if flag else 0.0)
+        os.set_blocking(super().fileno(), False)
+
+    def settimeout(self, value: float | None) -> None:
+        """As `socket.settimeout`, but the descriptor stays non-blocking: see the module's rules."""
+        super().settimeout(value)
+        os.set_blocking(super().fileno(), False)

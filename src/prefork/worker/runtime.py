@@ -1,0 +1,220 @@
+"""The life of a worker: learn who you are, serve, say that you are ready, drain, leave.
+
+    Start (slot, listeners) -> serve(listeners) -> Ready -> ... -> TERM -> drain -> serve returns -> exit 0
+
+What a signal means here:
+
+* TERM drains. The server's own `drain()` if it has one; else a coroutine is cancelled, a blocking `accept()` ends
+  between two connections, and anything else gets `SystemExit` where it stands.
+* QUIT leaves at once, through `finally` blocks.
+* IO comes from the channel (fcntl(2), F_SETSIG's default): the master has something to say, or is gone. The kernel
+  sends it, so a worker waits for its master without a thread, a poll or a wake-up.
+
+One `Worker` object per process holds all its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import inspect
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from prefork import system
+from prefork.channel import BootFailed, Channel, Ready, Reopen, Start
+from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK
+from prefork.worker import leaving, signals
+from prefork.worker.job import Job, Service
+from prefork.worker.listener import Gate, Listener
+from prefork.worker.reporting import failed_serve, traceback_of
+
+ORPHAN_S = 0.8
+"""What is left to an orphan to drain: with the master's death to be seen and processes to be ended, all are gone
+within one second. Nobody can follow an orphan, so it may not keep a port for a grace period."""
+
+
+class Worker:
+    """This process, as a worker. Made once; `run` never returns."""
+
+    def __init__(self, channel: Channel, job: Job) -> None:
+        self.channel = channel
+        self.job = job
+        self.gate = Gate(self._say_ready)
+        self.service: Service | None = None
+        self._cancel: Callable[[], object] | None = None
+        """Cancels the coroutine that serves, if one does."""
+        self._is_orphan = False
+
+    # -- the life ---------------------------------------------------------------------------------
+
+    def run(self, start: Start, fds: tuple[int, ...], load: Callable[[], Service]) -> int:
+        """Serve until drained; returns the exit status. Runs in the worker's main thread."""
+        self.job.introduce(f"worker {start.slot}")
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGQUIT, self._on_quit)
+        self._listen_to_master()
+        try:
+            if not fds:
+                raise OSError("no descriptor left to take the listeners in (EMFILE): raise RLIMIT_NOFILE")
+            for fd in start.inherited:
+                os.close(fd)
+            listeners = [Listener(fd, self.gate) for fd in fds]
+            self.service = load()
+            self._serve(self.service.serve, listeners)
+        except SystemExit as left:
+            return _status_of(left)
+        except Exception as error:  # noqa: BLE001: whatever the application raises ends here
+            return self._crash(error)
+        return EXIT_OK
+
+    def _serve(self, serve: Callable[[list[Listener]], Any], listeners: list[Listener]) -> None:
+        result = serve(listeners)
+        if inspect.isawaitable(result):
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._await(result))
+
+    async def _await(self, awaitable: Any) -> None:
+        task = asyncio.ensure_future(awaitable)
+        loop = asyncio.get_running_loop()
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not self.gate.is_draining:
+                raise
+
+    def _crash(self, error: Exception) -> int:
+        if self.gate.is_ready:
+            self.job.report(traceback_of(error).rstrip())
+            return EXIT_FAILURE
+        failure = failed_serve(error)
+        self._tell(failure)
+        return EXIT_APPLICATION if failure.is_final else EXIT_FAILURE
+
+    # -- the channel ------------------------------------------------------------------------------
+
+    def _tell(self, message: Ready | BootFailed) -> None:
+        try:
+            self.channel.send(message)
+        except OSError as error:  # the master is gone; `_on_io` acts on that
+            self.job.report(f"the master cannot be told {type(message).__name__}: {error}")
+
+    def _say_ready(self) -> None:
+        self._tell(Ready())
+
+    def _listen_to_master(self) -> None:
+        """Have the kernel signal us when the channel has something to read, end-of-file included."""
+        fd = self.channel.fileno()
+        signal.signal(signal.SIGIO, self._on_io)
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+        # A stopped process (SIGSTOP) hears of nothing; the kernel lets it go on when the master dies.
+        system.ask_signal_at_parent_death(signal.SIGCONT)
+        self._read_channel()  # what came before we listened
+
+    def _on_io(self, _signum: int, _frame: FrameType | None) -> None:
+        self._read_channel()
+
+    def _read_channel(self) -> None:
+        if self._is_orphan:
+            return
+        for message, _ in self.channel.receive():
+            if isinstance(message, Reopen):
+                self.job.reopen_logs()
+        if self.channel.is_closed:
+            self._is_orphan = True
+            if self.job.on_master_death is not None:
+                self.job.on_master_death()
+
+    # -- leaving ----------------------------------------------------------------------------------
+
+    def _on_term(self, _signum: int, _frame: FrameType | None) -> None:
+        self.drain()
+
+    def _on_quit(self, _signum: int, _frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_OK)
+
+    def drain(self) -> None:
+        """Finish what is open and leave. Runs in a signal handler; does not block. Once is enough."""
+        if self.gate.is_draining:
+            return
+        self.gate.drain()
+        if not self.gate.is_ready or self.service is None:
+            raise SystemExit(EXIT_OK)  # nothing was accepted, so nothing can be lost
+        if self.service.drain is not None:
+            self.service.drain()
+        elif self._cancel is not None:
+            self._cancel()
+        elif not self.gate.is_cooperative:
+            raise SystemExit(EXIT_OK)
+
+
+def drain_orphan() -> None:
+    """The default of `on_master_death`: drain, and be gone within `ORPHAN_S` whatever happens. In the worker."""
+    # The kernel's timer and the signal's default action: they end a process whose interpreter is stuck, too.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, ORPHAN_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_forked(channel: Channel, job: Job, service: Service) -> NoReturn:
+    """Be a worker that the zygote has just forked. Never returns."""
+    status = EXIT_FAILURE
+    try:
+        leaving.start_afresh()
+        signals.settle()
+        random.seed()
+        _reseed_numpy()
+        gc.enable()
+        start, fds = _await_start(channel)
+        status = Worker(channel, job).run(start, fds, lambda: service)
+    except BaseException as error:  # noqa: BLE001: nothing may unwind into the zygote's stack below us
+        job.report(traceback_of(error).rstrip())
+    leaving.leave(status)
+
+
+def run_executed(channel: Channel, job: Job, start: Start, fds: tuple[int, ...]) -> NoReturn:
+    """Be a worker that is a program of its own (start method "exec"). Raises SystemExit when it is over."""
+    signals.settle()
+    raise SystemExit(Worker(channel, job).run(start, fds, job.load))
+
+
+def _await_start(channel: Channel) -> tuple[Start, tuple[int, ...]]:
+    messages: list[Any] = []
+    while not messages:
+        if channel.is_closed:
+            leaving.leave(EXIT_OK)  # the master was gone before we were
+        messages = channel.receive()
+    start, fds = messages[0]
+    return start, fds
+
+
+def _reseed_numpy() -> None:
+    """numpy's global generator is copied by a fork, unlike `random`'s and the system's."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415: only a worker that serves a coroutine needs it
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _status_of(left: SystemExit) -> int:
+    if left.code is None:
+        return EXIT_OK
+    return left.code if isinstance(left.code, int) else EXIT_FAILURE
+
+

@@ -1,0 +1,109 @@
+"""From a server, or a function that serves, to a `Service`: the one call that a worker makes.
+
+A server that takes several listeners (`serve_many`) is called once with all of them, over TLS with a context that is
+made here, before the fork: session tickets then resume on any worker. Anything else is called once for each listener, in
+the seed's form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefork.contracts import Drains, Prepares, ServeFunc, Server, ServesMany, ServeTLSEmbedFunc, ServeTLSFunc, TLSServer
+from prefork.errors import ConfigError
+from prefork.net.tls import TLSBytes, TLSFiles, server_context
+from prefork.worker.job import Service
+
+TLSMaterial = TLSFiles | TLSBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a program gave to serve with: a server object, or functions that stand in for its methods (seed)."""
+
+    server: object | None = None
+    serve_func: ServeFunc | None = None
+    serve_tls_func: ServeTLSFunc | None = None
+    serve_tls_embed_func: ServeTLSEmbedFunc | None = None
+
+    def check(self, tls: TLSMaterial | None) -> None:
+        """Raise ConfigError if there is nothing to serve with. Runs in the master, before anything is opened."""
+        self._single(tls)
+
+    def load(self, tls: TLSMaterial | None) -> Service:
+        """Prepare the server, once, and say how it is called. Runs in the zygote (or the executed worker)."""
+        server = self.server
+        if isinstance(server, Prepares):
+            server.prepare()
+        drain = server.drain if isinstance(server, Drains) else None
+        if isinstance(server, ServesMany) and not self._has_function(tls):
+            many, context = server.serve_many, _context(server, tls)
+            return Service(lambda listeners: many(listeners, context), drain)
+        return Service(for_each(self._single(tls)), drain)
+
+    def _has_function(self, tls: TLSMaterial | None) -> bool:
+        return self._function(tls) is not None
+
+    def _function(self, tls: TLSMaterial | None) -> ServeFunc | None:
+        if tls is None:
+            return self.serve_func
+        if isinstance(tls, TLSFiles):
+            over_files = self.serve_tls_func
+            return over_files and (lambda listener: over_files(listener, tls.cert_file, tls.key_file))
+        over_bytes = self.serve_tls_embed_func
+        return over_bytes and (lambda listener: over_bytes(listener, tls.cert_data, tls.key_data))
+
+    def _single(self, tls: TLSMaterial | None) -> ServeFunc:
+        """The function, or the server's method, that serves one listener."""
+        function = self._function(tls)
+        if function is not None:
+            return function
+        server = self.server
+        if isinstance(server, ServesMany):
+            return lambda listener: server.serve_many([listener], _context(server, tls))
+        if tls is None and isinstance(server, Server):
+            return server.serve
+        if isinstance(tls, TLSFiles) and isinstance(server, TLSServer):
+            return lambda listener: server.serve_tls(listener, tls.cert_file, tls.key_file)
+        if isinstance(tls, TLSBytes) and isinstance(server, TLSServer):
+            return lambda listener: server.serve_tls_embed(listener, tls.cert_data, tls.key_data)
+        raise ConfigError(_NOTHING[type(tls)])
+
+
+def _context(server: object, tls: TLSMaterial | None) -> ssl.SSLContext | None:
+    return server_context(tls, getattr(server, "alpn", ("http/1.1",))) if tls else None
+
+
+_NOTHING = {
+    type(None): "nothing to serve with: give Prefork(server) an object with serve(listener), or serve_func=",
+    TLSFiles: "nothing to serve TLS with: the server has no serve_tls(listener, cert_file, key_file); "
+    "give Prefork serve_tls_func=",
+    TLSBytes: "nothing to serve TLS with: the server has no serve_tls_embed(listener, cert_data, key_data); "
+    "give Prefork serve_tls_embed_func=",
+}
+
+
+def for_each(serve: ServeFunc) -> Callable[[Sequence[socket.socket]], Any]:
+    """Serve several listeners with a function that takes one: coroutines together, plain calls in threads."""
+
+    def serve_all(listeners: Sequence[socket.socket]) -> Any:
+        if len(listeners) == 1:
+            return serve(listeners[0])
+        if inspect.iscoroutinefunction(serve):
+            return _gather([serve(listener) for listener in listeners])
+        for listener in listeners[1:]:
+            threading.Thread(target=serve, args=(listener,), name=f"serve {listener.getsockname()}").start()
+        return serve(listeners[0])
+
+    return serve_all
+
+
+async def _gather(serving: list[Any]) -> None:
+    await asyncio.gather(*serving)

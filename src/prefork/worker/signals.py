@@ -1,0 +1,37 @@
+"""Signals of workers and zygotes: which are ours, and what stays the application's.
+
+The master coordinates, so a signal that a terminal or a service manager sends to the whole process group must
+not end a worker on its own: INT, HUP, USR1 and USR2 are heard and ignored, unless the program has put a
+handler of its own there. They are handled by a function that does nothing, not by SIG_IGN, because SIG_IGN would
+be inherited by programs that the application runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import signal
+from types import FrameType
+
+_MUTED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_DEFAULT = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM, signal.SIGWINCH)
+_UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
+
+
+def mute(_signum: int, _frame: FrameType | None) -> None:
+    """Hear a signal and do nothing."""
+
+
+def settle() -> None:
+    """Forget what was inherited of the parent's own signal handling. Main thread only; zygote and worker."""
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for signum in _DEFAULT:
+        signal.signal(signum, signal.SIG_DFL)
+    for signum in _MUTED:
+        if signal.getsignal(signum) in _UNTOUCHED:
+            signal.signal(signum, mute)
+    # SIGABRT, and a real crash, write the stacks of all threads to standard error before the end. A program may
+    # run without a usable standard error; then there is nowhere to write to.
+    with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
+        faulthandler.enable(all_threads=True)
