@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 from collections import deque
@@ -66,6 +67,13 @@ class Forked:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """Zygote to the master: a process waits to become the next worker, and is the master's child already."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForkFailed:
     """Zygote to the master: no worker could be made."""
 
@@ -92,8 +100,8 @@ class Reopen:
     """Master to a worker: open your log files again."""
 
 
-Message = BeZygote | Start | Fork | Forked | ForkFailed | Ready | BootFailed | Reopen
-_TYPES = {t.__name__: t for t in (BeZygote, Start, Fork, Forked, ForkFailed, Ready, BootFailed, Reopen)}
+Message = BeZygote | Start | Fork | Forked | Parked | ForkFailed | Ready | BootFailed | Reopen
+_TYPES = {t.__name__: t for t in (BeZygote, Start, Fork, Forked, Parked, ForkFailed, Ready, BootFailed, Reopen)}
 
 
 class Channel:
@@ -116,6 +124,12 @@ class Channel:
 
     def fileno(self) -> int:
         return self._sock.fileno()
+
+    def has_waiting(self) -> bool:
+        """Whether something can be read now, end-of-file included. Does not block."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message. Raises OSError: BrokenPipeError (other side gone), BlockingIOError (it reads nothing)."""

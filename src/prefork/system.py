@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -23,6 +24,9 @@ from prefork.errors import ForkWithThreadsError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
+
+LOST_STATUS = 255
+"""Stands for the exit status of a child that somebody else in this process has reaped."""
 
 HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
 
@@ -90,14 +94,26 @@ class Process:
     def poll(self) -> tuple[int | None, int | None] | None:
         """Reap it if it has ended: (exit code, None) or (None, signal); None while it runs. Never blocks."""
         if self._ended is None:
-            if self.fd >= 0:
-                result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
-            else:
-                result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
+            kind, number = (os.P_PIDFD, self.fd) if self.fd >= 0 else (os.P_PID, self.pid)
+            try:
+                result = os.waitid(kind, number, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:  # the program around us reaped it (os.wait): how it ended is lost
+                self._ended = (LOST_STATUS, None)
+                return self._ended
             if result is not None:
                 exited = result.si_code == os.CLD_EXITED
                 self._ended = (result.si_status, None) if exited else (None, result.si_status)
         return self._ended
+
+    def end(self, timeout_ms: int) -> None:
+        """Wait for its end, kill it if that does not come in time, and reap it. Blocks for that time at most."""
+        if self.fd >= 0 and self.poll() is None:
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            if not poll.poll(timeout_ms):
+                self.send(signal.SIGKILL)
+                poll.poll()
+            self.poll()
 
     def close(self) -> None:
         """Let go of the pidfd. Does not touch the process."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefork import system
-from prefork.channel import BootFailed, Channel, Fork, Forked, ForkFailed, Ready, Reopen, Start
+from prefork.channel import BootFailed, Channel, Fork, Forked, ForkFailed, Parked, Ready, Reopen, Start
 from prefork.contracts import CommandProducer, Logger, OnChildRecover, OnChildSpawn, OnMasterReady
 from prefork.errors import AddressError, ForkWithThreadsError, PreforkError
 from prefork.master import commands as c
@@ -35,6 +35,8 @@ _SIGNALS = {
 }
 SILENT_END_MS = 100
 """Between a process's end-of-file and its end lie microseconds; a foreign child's is looked at for this long."""
+PARKED_END_MS = 1000
+"""A parked process leaves within milliseconds of its zygote; after this it is killed."""
 FIRST, LAST = 0, 1
 """Order within one wake-up: what people ask for and what processes say, then who has ended."""
 
@@ -83,6 +85,7 @@ class Shell:
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Kin] = {}
         self._zygotes: dict[int, Kin] = {}
+        self._parked: dict[int, system.Process] = {}
         self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd)
         self._watchdog_due_s = system.now_s()
         self._strangers = Strangers(0.0 if means.is_whole_program else None)
@@ -136,7 +139,9 @@ class Shell:
         """Let go of everything, the listeners included. Also for the copy in a forked zygote."""
         for kin in (*self._children.values(), *self._zygotes.values()):
             kin.close()
-        self._children, self._zygotes = {}, {}
+        for process in self._parked.values():
+            process.close()
+        self._children, self._zygotes, self._parked = {}, {}, {}
         self._upgrade.close()
         self._notifier.close()
         self._selector.close()
@@ -168,7 +173,7 @@ class Shell:
 
     def _known_pids(self) -> set[int]:
         kin = (*self._children.values(), *self._zygotes.values())
-        return {x.process.pid for x in kin if x.process is not None} | self._upgrade.pids
+        return {x.process.pid for x in kin if x.process is not None} | self._parked.keys() | self._upgrade.pids
 
     def _is_birth_near(self) -> bool:
         """A forked worker may be our child before the zygote has told us of it."""
@@ -183,6 +188,8 @@ class Shell:
                 yield e.ZygoteReady(generation)
             elif isinstance(message, BootFailed):
                 yield e.ZygoteFailed(generation, _failure(message))
+            elif isinstance(message, Parked):
+                self._park(message.pid)
             elif isinstance(message, Forked):
                 yield from self._born(message)
             elif isinstance(message, ForkFailed):
@@ -196,12 +203,34 @@ class Shell:
         if kin is None:  # given up meanwhile: its channel is closed, so it leaves; `Strangers` reaps it
             return
         try:
-            kin.process = hold(message.pid, kin.channel)
+            kin.process = self._unpark(message.pid) or hold(message.pid, kin.channel)
         except OSError as error:
             self._drop_child(message.serial)
             yield e.SpawnFailed(message.serial, f"its pidfd cannot be opened: {error.strerror}")
             return
         yield from self._watch_child(message.serial, kin)
+
+    def _park(self, pid: int) -> None:
+        """Hold a process that waits to be a worker: it is our child, to be reaped should it end as it is."""
+        try:
+            process = system.Process(pid)
+        except OSError:  # no descriptor left, or gone: `Strangers` reaps it
+            return
+        self._parked[pid] = process
+        self._watch(process.fd, LAST, lambda: self._parked_ended(pid))
+
+    def _unpark(self, pid: int) -> system.Process | None:
+        process = self._parked.pop(pid, None)
+        if process is not None:
+            self._unwatch(process.fd)
+        return process
+
+    def _parked_ended(self, pid: int) -> Iterable[e.Event]:
+        process = self._unpark(pid)
+        if process is not None:
+            process.poll()
+            process.close()
+        return ()
 
     def _watch_child(self, serial: int, kin: Kin) -> Iterator[e.Event]:
         assert kin.process is not None
@@ -390,6 +419,8 @@ class Shell:
         getattr(self.logger, command.level)("%s", command.text)
 
     def _finish(self, command: c.Finish) -> None:
+        for process in self._parked.values():
+            process.end(PARKED_END_MS)  # its zygote is gone, so it is going
         self.is_finished = True
         self.error = command.error
 

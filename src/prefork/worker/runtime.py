@@ -33,6 +33,7 @@ from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK
 from prefork.worker import leaving, signals
 from prefork.worker.job import Job, Service
 from prefork.worker.listener import Gate, Listener
+from prefork.worker.loops import loop_factory
 from prefork.worker.reporting import failed_serve, traceback_of
 
 ORPHAN_S = 0.8
@@ -77,7 +78,7 @@ class Worker:
     def _serve(self, serve: Callable[[list[Listener]], Any], listeners: list[Listener]) -> None:
         result = serve(listeners)
         if inspect.isawaitable(result):
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._await(result))
 
     async def _await(self, awaitable: Any) -> None:
@@ -201,15 +202,6 @@ def _reseed_numpy() -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415: only a worker that serves a coroutine needs it
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _status_of(left: SystemExit) -> int:

@@ -20,6 +20,7 @@ from prefork.contracts import Drains, Prepares, ServeFunc, Server, ServesMany, S
 from prefork.errors import ConfigError
 from prefork.net.tls import TLSBytes, TLSFiles, server_context
 from prefork.worker.job import Service
+from prefork.worker.loops import loop_factory
 
 TLSMaterial = TLSFiles | TLSBytes
 
@@ -40,6 +41,7 @@ class Served:
     def load(self, tls: TLSMaterial | None) -> Service:
         """Prepare the server, once, and say how it is called. Runs in the zygote (or the executed worker)."""
         server = self.server
+        loop_factory()
         if isinstance(server, Prepares):
             server.prepare()
         drain = server.drain if isinstance(server, Drains) else None
