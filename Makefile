@@ -1,0 +1,100 @@
+# One entry for people and for CI. Every target makes its own virtual environment and is instant the
+# second time: a stamp file in the environment is newer than what was installed from.
+#
+#   make run                 serve examples/asgi_hello.py      PORT=8080 or BIND=127.0.0.1:8080
+#   make test                the whole suite                   ARGS="-k reload"
+#   make lint types imports  ruff, mypy, import-linter
+#   PYTHON=python3.13 VENV=.venv-3.13 make test                another interpreter
+
+VENV ?= .venv
+PORT ?= 8080
+BIND ?= 127.0.0.1:$(PORT)
+ARGS ?=
+PYTHONS ?= 3.11 3.12 3.13
+LOCK := requirements/dev.txt
+
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed-run
+TEST_STAMP := $(VENV)/.installed-test
+
+is_new_enough = -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+# Recursive on purpose: looked for only when an environment has to be made.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$p $(is_new_enough); then echo $$p; break; fi; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format types imports check coverage test-all-pythons lock clean
+
+help: ## say what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
+
+run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT=, BIND=, ARGS=)
+	@echo "serving examples/asgi_hello.py on http://$(BIND)   (stop with Ctrl-C)"
+	@exec $(BIN)/prefork --app-dir examples asgi_hello:app --bind $(BIND) $(ARGS)
+
+test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(TEST_STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(TEST_STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(TEST_STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(TEST_STAMP) ## import-linter: imports run downward only
+	$(BIN)/lint-imports
+
+check: lint types imports test ## everything that CI holds
+
+coverage: $(TEST_STAMP) ## the suite with coverage of forked and started processes too
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-all-pythons: ## the suite on each of PYTHONS that this machine has
+	@set -eu; tried=0; for version in $(PYTHONS); do \
+		python=; \
+		for candidate in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version*/bin/python; do \
+			if "$$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')" \
+				>/dev/null 2>&1; then python=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then echo "== Python $$version: not on this machine, skipped"; continue; fi; \
+		echo "== Python $$version: $$python"; \
+		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-$$version; tried=$$((tried + 1)); \
+	done; \
+	if [ $$tried = 0 ]; then echo "none of Python $(PYTHONS) was found"; exit 1; fi
+
+lock: ## write requirements/dev.txt anew, from pyproject.toml
+	@rm -rf .venv-lock && $(MAKE) --no-print-directory .venv-lock/bin/python VENV=.venv-lock
+	.venv-lock/bin/pip install --quiet --upgrade pip
+	.venv-lock/bin/pip install --quiet --group dev --editable '.[all]'
+	@{ grep '^#' $(LOCK); .venv-lock/bin/pip freeze --exclude-editable; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
+	@rm -rf .venv-lock
+
+clean: ## remove what was made here, environments too
+	rm -rf .venv .venv-* build dist .coverage .coverage.* htmlcov .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) $(is_new_enough); then \
+		echo "prefork needs Python 3.11 or newer; '$(or $(PYTHON),python3)' is $$( \
+			{ $(or $(PYTHON),python3) --version 2>&1 || echo missing; } | head -n 1)." >&2; \
+		echo "Say which to use: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "no virtual environment could be made: on Debian, install python3-venv" >&2; exit 1; }
+
+$(RUN_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable .
+	@touch $@
+
+$(TEST_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(LOCK) --editable '.[all]'
+	@touch $(RUN_STAMP) $@

@@ -1,0 +1,37 @@
+"""What every test gets: an environment without prefork's own variables, Hypothesis's profile, scripts."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No deadline: on a busy machine one slow example says nothing about the code.
+settings.register_profile("prefork", deadline=None, print_blob=True)
+settings.load_profile("prefork")
+
+SERVICE_MANAGER_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test is configured by the shell that runs the suite, nor thinks itself a child of prefork."""
+    for name in list(os.environ):
+        if name.startswith("PREFORK_") or name in SERVICE_MANAGER_VARIABLES:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def python_script(tmp_path: Path) -> Callable[..., Path]:
+    """`python_script(source, name="script.py")`: the path of a module with that source, dedented."""
+
+    def write(source: str, name: str = "script.py") -> Path:
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,139 @@
+"""The applications under test, and the test's side of them: serve one, edit one, ask one.
+
+Not here: load (tests/process/load.py), the fleet itself (tests/process/harness.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.process.harness import WAIT_S, Fleet
+
+APPS = Path(__file__).parent
+
+UNCACHED = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""For modules that a test edits: Python tells two versions apart by second and size only, and would run the
+cached one. For code that changes twice within a second, as it does here, that is not enough."""
+
+GOOD = """
+    import os
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            while True:
+                event = (await receive())["type"]
+                await send({"type": event + ".complete"})
+                if event == "lifespan.shutdown":
+                    return
+        body = b"VERSION pid %d" % os.getpid()
+        head = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+"""
+"""An application for a `Site`; VERSION stands for what tells two of them apart."""
+
+
+def serving(app: str, *extra: str, folder: Path = APPS, workers: int = 2, bind: str = "127.0.0.1:0") -> list[str]:
+    """The arguments that serve `app`: "web" is web:app of this folder."""
+    target = app if ":" in app else f"{app}:app"
+    return [target, "--app-dir", str(folder), "--bind", bind, "--workers", str(workers), *extra]
+
+
+def wait_until_ready(fleet: Fleet, workers: int = 2) -> list[int]:
+    """Wait until the fleet serves with all its workers: their pids, by slot."""
+    fleet.wait_for(rf"ready: {workers} workers?")
+    return fleet.wait_for_workers(workers)
+
+
+class Site:
+    """A folder with one module, `site_app`, that a test edits while it is served."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write_good()
+
+    def write(self, source: str) -> None:
+        """Replace the module, as an editor does: a reload never meets half of it."""
+        draft = self.folder / "draft"
+        draft.write_text(textwrap.dedent(source), encoding="utf-8")
+        draft.replace(self.folder / "site_app.py")
+
+    def write_good(self, version: str = "first") -> None:
+        """An application that answers `version` and its worker's pid."""
+        self.write(GOOD.replace("VERSION", version))
+
+    def serving(self, *extra: str, workers: int = 2, bind: str = "127.0.0.1:0") -> list[str]:
+        """The arguments that serve this site."""
+        return serving("site_app", *extra, folder=self.folder, workers=workers, bind=bind)
+
+
+@dataclass
+class Request:
+    """One request on a connection of its own. `answer` reads to the end, so it waits for the worker."""
+
+    connection: socket.socket
+    path: str = "/"
+
+    def send(self) -> Request:
+        self.connection.settimeout(WAIT_S)
+        head = f"GET {self.path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        self.connection.sendall(head.encode())
+        return self
+
+    def answer(self) -> str:
+        """The body; "" where the connection ended without an answer, in whichever way."""
+        received = bytearray()
+        try:
+            while data := self.connection.recv(65536):
+                received += data
+        except ConnectionError:
+            return ""
+        finally:
+            self.connection.close()
+        head, _, body = bytes(received).partition(b"\r\n\r\n")
+        assert not head or head.startswith(b"HTTP/1.1 200"), head
+        return body.decode()
+
+
+def ask(fleet: Fleet, path: str = "/") -> str:
+    """The body of one answer, on a fresh connection; "" where there was none."""
+    return Request(fleet.connect(), path).send().answer()
+
+
+def pid_of(body: str) -> int:
+    """The worker that gave this answer."""
+    found = re.search(r"pid (\d+)", body)
+    assert found, f"no pid in {body!r}"
+    return int(found[1])
+
+
+def answering_pid(fleet: Fleet) -> int:
+    """The worker that answers a fresh connection."""
+    return pid_of(ask(fleet))
+
+
+class Held:
+    """A request in flight, in the application's own code, until it is let go."""
+
+    def __init__(self, fleet: Fleet, folder: Path, name: str = "held") -> None:
+        self.pipe = folder / name
+        os.mkfifo(self.pipe)
+        since = fleet.mark()
+        self.request = Request(fleet.connect(), f"/hold?{self.pipe}").send()
+        self.pid = int(fleet.wait_for(r"holding pid (\d+)", since=since)[1])
+
+    def answer(self) -> str:
+        """Let it go: the body; "" where the worker is gone and took it along."""
+        # Not blocking: with no reader, because its worker has died, opening it would wait for ever.
+        try:
+            end = os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return self.request.answer()
+        os.write(end, b"now")
+        os.close(end)
+        return self.request.answer()

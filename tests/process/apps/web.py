@@ -1,0 +1,50 @@
+"""An ASGI application for the tests of promises: says which worker answers, holds requests, hangs, spawns.
+
+    /            "pid 123"
+    /hold?PATH   answers when PATH, a named pipe, is written to; says "holding pid 123" before
+    /hang        blocks the event loop for good
+    /litter      starts a process that outlives its parent's attention: a grandchild, which ends by itself
+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+        return
+    path = scope["path"]
+    if path == "/hold":
+        await _hold(scope["query_string"].decode())
+    elif path == "/hang":
+        print(f"hanging pid {os.getpid()}", file=sys.stderr, flush=True)
+        time.sleep(1000)  # noqa: ASYNC251: that is what is tested
+    elif path == "/litter":
+        # Its parent, the shell, ends at once; so it is left to the nearest subreaper.
+        subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)  # noqa: ASYNC221: short
+    body = b"pid %d" % os.getpid()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _lifespan(receive: Any, send: Any) -> None:
+    while True:
+        event = (await receive())["type"]
+        await send({"type": event + ".complete"})
+        if event == "lifespan.shutdown":
+            return
+
+
+async def _hold(pipe: str) -> None:
+    print(f"holding pid {os.getpid()}", file=sys.stderr, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, Path(pipe).read_bytes)
