@@ -101,7 +101,9 @@ class Reopen:
 
 
 Message = BeZygote | Start | Fork | Forked | Parked | ForkFailed | Ready | BootFailed | Reopen
-_TYPES = {t.__name__: t for t in (BeZygote, Start, Fork, Forked, Parked, ForkFailed, Ready, BootFailed, Reopen)}
+_TYPES = {
+    t.__name__: t for t in (BeZygote, Start, Fork, Forked, Parked, ForkFailed, Ready, BootFailed, Reopen)
+}
 
 
 class Channel:

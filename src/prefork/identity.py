@@ -46,7 +46,7 @@ def channel_fd(pid: int) -> int | None:
 def _open_fds() -> list[int]:
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
-            return sorted(int(name) for name in os.listdir(folder))  # noqa: PTH208: numbers, not paths
+            return sorted(int(name) for name in os.listdir(folder))  # numbers, not paths
         except OSError:
             continue
     return []

@@ -31,7 +31,9 @@ class FleetOptions:
 
     workers: int | None = field(
         default=None,
-        metadata=about("Workers to run; default: the CPUs this process may use (affinity, cgroup quota).", "--workers"),
+        metadata=about(
+            "Workers to run; default: the CPUs this process may use (affinity, cgroup quota).", "--workers"
+        ),
     )
     network: str | None = field(
         default="tcp4",
@@ -39,7 +41,9 @@ class FleetOptions:
     )
     reuseport: bool = field(
         default=False,
-        metadata=about("One listening socket for each worker (SO_REUSEPORT), owned by the master.", "--reuseport"),
+        metadata=about(
+            "One listening socket for each worker (SO_REUSEPORT), owned by the master.", "--reuseport"
+        ),
     )
     backlog: int = field(
         default=2048,
@@ -85,11 +89,15 @@ class FleetOptions:
     )
     boot_timeout_s: float = field(
         default=60.0,
-        metadata=about("Time a worker, or the load of the application, has to be ready, in seconds.", "--boot-timeout"),
+        metadata=about(
+            "Time a worker, or the load of the application, has to be ready, in seconds.", "--boot-timeout"
+        ),
     )
     shutdown_grace_period_s: float = field(
         default=30.0,
-        metadata=about("Time a worker has to finish what is open when it is told to stop, in seconds.", "--grace-period"),
+        metadata=about(
+            "Time a worker has to finish what is open when it is told to stop, in seconds.", "--grace-period"
+        ),
     )
 
     def check(self) -> None:
@@ -106,7 +114,11 @@ class FleetOptions:
             raise ConfigError('start_method "fork" needs Linux (subreaper, pidfds): use "exec"')
         if self.recover_threshold is not None and not _is_number(self.recover_threshold, least=0):
             raise ConfigError(f"recover_threshold must be 0 or more, not {self.recover_threshold!r}")
-        for name, least in (("recover_window_s", 0), ("recover_interval_s", 0), ("shutdown_grace_period_s", 0)):
+        for name, least in (
+            ("recover_window_s", 0),
+            ("recover_interval_s", 0),
+            ("shutdown_grace_period_s", 0),
+        ):
             if not _is_number(getattr(self, name), least=least):
                 raise ConfigError(f"{name} must be {least} or more seconds, not {getattr(self, name)!r}")
         if not _is_number(self.boot_timeout_s, least=0) or self.boot_timeout_s == 0:
@@ -118,7 +130,9 @@ class FleetOptions:
 
     def threshold(self) -> float:
         """The recover threshold: as asked, or the seed's half of the workers, at least 1."""
-        return self.recover_threshold if self.recover_threshold is not None else max(1, self.worker_count() // 2)
+        return (
+            self.recover_threshold if self.recover_threshold is not None else max(1, self.worker_count() // 2)
+        )
 
 
 @dataclass(kw_only=True)
@@ -128,7 +142,8 @@ class CommandOptions:
     bind: tuple[str, ...] = field(
         default=("127.0.0.1:8000",),
         metadata=about(
-            "Address to listen on: HOST:PORT, :PORT, [V6]:PORT, unix:PATH or fd://N. May be repeated.", "--bind"
+            "Address to listen on: HOST:PORT, :PORT, [V6]:PORT, unix:PATH or fd://N. May be repeated.",
+            "--bind",
         ),
     )
     interface: str = field(
@@ -155,7 +170,9 @@ class CommandOptions:
     )
     log_file: str | None = field(
         default=None,
-        metadata=about("Log to this file in place of standard error; USR1 opens it again.", "--log-file", metavar="FILE"),
+        metadata=about(
+            "Log to this file in place of standard error; USR1 opens it again.", "--log-file", metavar="FILE"
+        ),
     )
     app_dir: str = field(
         default=".",
@@ -177,4 +194,9 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object, *, least: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value) and value >= least
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and not math.isnan(value)
+        and value >= least
+    )

@@ -182,7 +182,9 @@ class Prefork(FleetOptions):
         if sys.platform == "win32":
             if not self.reuseport:
                 raise OnlyReuseportOnWindowsError
-            raise ConfigError("windows is not served yet: run it on Linux (or macOS with start_method='exec')")
+            raise ConfigError(
+                "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
+            )
         inheritance = inherit(os.environ)
         count = self.worker_count()
         listeners = ListenerSet.open(
@@ -200,7 +202,14 @@ class Prefork(FleetOptions):
             system.become_subreaper()
         self._inbox = Inbox()
         hooks = Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover)
-        shell = Shell(listeners, self._inbox, Notifier(os.environ), logger, hooks, means)
+        shell = Shell(
+            listeners,
+            self._inbox,
+            notifier=Notifier(os.environ),
+            logger=logger,
+            hooks=hooks,
+            means=means,
+        )
         places = ", ".join(address.url(is_tls) for address in listeners.addresses)
         logger.info("serving %s with %d workers", places, count)
         try:
@@ -238,5 +247,10 @@ class Prefork(FleetOptions):
         )
         slots = listeners.slots_open
         return Fleet(
-            rules, configured=count, wanted=count, steered=slots, slots_open=slots, chance=random.getrandbits(32)
+            rules,
+            configured=count,
+            wanted=count,
+            steered=slots,
+            slots_open=slots,
+            chance=random.getrandbits(32),
         )

@@ -48,7 +48,7 @@ class NamedApplication:
 
 
 def _uvicorn(app: Any, interface: str) -> ForeignServer:
-    from prefork.servers.uvicorn import UvicornServer  # noqa: PLC0415: only the chosen server is loaded
+    from prefork.servers.uvicorn import UvicornServer  # only the chosen server is loaded
 
     require("uvicorn")
     _expect(app, interface, "asgi", "uvicorn")
@@ -57,14 +57,14 @@ def _uvicorn(app: Any, interface: str) -> ForeignServer:
 
 def _hypercorn(app: Any, interface: str) -> ForeignServer:
     require("hypercorn")
-    from prefork.servers.hypercorn import HypercornServer  # noqa: PLC0415: only the chosen server is loaded
+    from prefork.servers.hypercorn import HypercornServer  # only the chosen server is loaded
 
     _expect(app, interface, "asgi", "hypercorn")
     return HypercornServer(app)
 
 
 def _waitress(app: Any, interface: str) -> ForeignServer:
-    from prefork.servers.waitress import WaitressServer  # noqa: PLC0415: only the chosen server is loaded
+    from prefork.servers.waitress import WaitressServer  # only the chosen server is loaded
 
     require("waitress")
     _expect(app, interface, "wsgi", "waitress")
@@ -73,7 +73,7 @@ def _waitress(app: Any, interface: str) -> ForeignServer:
 
 def _aiohttp(app: Any, _interface: str) -> ForeignServer:
     require("aiohttp")
-    from prefork.servers.aiohttp import AiohttpServer  # noqa: PLC0415: only the chosen server is loaded
+    from prefork.servers.aiohttp import AiohttpServer  # only the chosen server is loaded
 
     return AiohttpServer(app)
 

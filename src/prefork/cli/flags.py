@@ -42,7 +42,11 @@ def flags_of(kind: type[Any]) -> Callable[[_Command], _Command]:
 
 def _flag(option: Field[Any], hint: Any) -> Callable[[_Command], _Command]:
     about = option.metadata
-    settings: dict[str, Any] = {"help": about["help"], "default": option.default, "show_default": option.default is not None}
+    settings: dict[str, Any] = {
+        "help": about["help"],
+        "default": option.default,
+        "show_default": option.default is not None,
+    }
     if hint is bool:
         settings |= {"is_flag": True, "show_default": False}
     elif typing.get_origin(hint) is tuple:

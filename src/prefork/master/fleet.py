@@ -149,9 +149,7 @@ class Fleet:
 
     def copy(self) -> Fleet:
         """A fleet equal to this one that shares no mutable part with it."""
-        return replace(
-            self, children=dict(self.children), zygotes=dict(self.zygotes), seats=dict(self.seats)
-        )
+        return replace(self, children=dict(self.children), zygotes=dict(self.zygotes), seats=dict(self.seats))
 
     def seat(self, slot: int) -> Seat:
         return self.seats.get(slot, Seat())
@@ -164,7 +162,9 @@ class Fleet:
 
     def ready_slots(self) -> int:
         """How many of the wanted slots have a worker that accepts."""
-        return len({c.slot for c in self.children.values() if c.phase is Phase.READY and c.slot < self.wanted})
+        return len(
+            {c.slot for c in self.children.values() if c.phase is Phase.READY and c.slot < self.wanted}
+        )
 
     def next_deadline_s(self) -> float | None:
         """When `DeadlinePassed` must come at the latest; None when nothing is waited for."""

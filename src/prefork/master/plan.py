@@ -263,9 +263,8 @@ def _deadline(draft: Draft, _event: e.DeadlinePassed) -> None:
             continue
         if zygote.phase is ZygotePhase.STARTING:
             failure = e.BootFailure(f"the application was not loaded within {fleet.rules.boot_timeout_s:g} s")
-            zygote = replace(zygote, failure=failure)
             draft.error(f"zygote of generation {zygote.generation}: {failure.summary}: its stacks follow")
-            draft.abort_zygote(zygote)
+            draft.abort_zygote(replace(zygote, failure=failure))
         else:
             draft.kill_zygote(zygote)
     if fleet.upgrade_deadline_s is not None and fleet.upgrade_deadline_s <= now_s:

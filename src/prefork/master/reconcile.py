@@ -50,7 +50,11 @@ def _wind_down(draft: Draft, how: Stop) -> None:
             continue
         if how > Stop.GRACEFUL or zygote.phase is ZygotePhase.STARTING:
             draft.kill_zygote(zygote)
-        elif zygote.phase is ZygotePhase.READY and not waiting and not any(fleet.of_generation(zygote.generation)):
+        elif (
+            zygote.phase is ZygotePhase.READY
+            and not waiting
+            and not any(fleet.of_generation(zygote.generation))
+        ):
             draft.retire_zygote(zygote)
     if fleet.upgrade_deadline_s is not None:
         fleet.upgrade_deadline_s = None
@@ -131,9 +135,9 @@ def _replace_older(draft: Draft) -> None:
         is_older = child.generation < fleet.generation and child.phase is Phase.READY
         if is_older and child.slot in renewed:
             draft.drain(child)
-    if fleet.rolling and not any(x.generation != fleet.generation and x.phase in LIVE for x in fleet.children.values()):
-        if len(renewed) >= fleet.wanted:
-            _end_reload(draft)
+    is_mixed = any(x.generation != fleet.generation and x.phase in LIVE for x in fleet.children.values())
+    if fleet.rolling and not is_mixed and len(renewed) >= fleet.wanted:
+        _end_reload(draft)
 
 
 def _end_reload(draft: Draft) -> None:
@@ -165,7 +169,9 @@ def _close_slots(draft: Draft) -> None:
 def _retire_zygotes(draft: Draft) -> None:
     fleet = draft.fleet
     for zygote in list(fleet.zygotes.values()):
-        if zygote.generation in (fleet.generation, fleet.incoming) or any(fleet.of_generation(zygote.generation)):
+        if zygote.generation in (fleet.generation, fleet.incoming) or any(
+            fleet.of_generation(zygote.generation)
+        ):
             continue
         if zygote.phase is ZygotePhase.STARTING:
             draft.kill_zygote(zygote)

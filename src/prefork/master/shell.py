@@ -1,27 +1,25 @@
-"""The hands of the master: carries out the plan's commands, and reports what its processes do.
+"""The hands of the master: carries out the plan's commands, with the listeners, the hooks and the log.
 
-Everything that is a descriptor lives here: channels, pidfds, listeners. What a command leads to comes back as
-events. No method blocks for longer than a fork, but for the program's own hooks, which say so themselves.
+What a command leads to comes back as events. The processes themselves, and what they say, are `household`'s. No method blocks for longer than a fork, but for the program's own hooks, which say so themselves.
 """
 
 from __future__ import annotations
 
-import select
-import selectors
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from prefork import system
-from prefork.channel import BootFailed, Channel, Fork, Forked, ForkFailed, Parked, Ready, Reopen, Start
+from prefork.channel import Channel, Fork, Reopen, Start
 from prefork.contracts import CommandProducer, Logger, OnChildRecover, OnChildSpawn, OnMasterReady
 from prefork.errors import AddressError, ForkWithThreadsError, PreforkError
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Nudge
+from prefork.master.household import FIRST, Household
 from prefork.master.signals import Inbox
-from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote, hold
+from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote
 from prefork.master.strangers import Strangers
 from prefork.master.upgrade import Upgrade
 from prefork.net.listeners import ListenerSet
@@ -33,14 +31,6 @@ _SIGNALS = {
     Nudge.DUMP_STACKS: signal.SIGABRT,
     Nudge.KILL: signal.SIGKILL,
 }
-SILENT_END_MS = 100
-"""Between a process's end-of-file and its end lie microseconds; a foreign child's is looked at for this long."""
-PARKED_END_MS = 1000
-"""A parked process leaves within milliseconds of its zygote; after this it is killed."""
-FIRST, LAST = 0, 1
-"""Order within one wake-up: what people ask for and what processes say, then who has ended."""
-
-Source = Callable[[], Iterable[e.Event]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,14 @@ class Shell:
     """The master's descriptors and what is done with them. One per master, used by its loop only."""
 
     def __init__(
-        self, listeners: ListenerSet, inbox: Inbox, notifier: Notifier, logger: Logger, hooks: Hooks, means: Means
+        self,
+        listeners: ListenerSet,
+        inbox: Inbox,
+        *,
+        notifier: Notifier,
+        logger: Logger,
+        hooks: Hooks,
+        means: Means,
     ) -> None:
         self.listeners = listeners
         self.inbox = inbox
@@ -82,14 +79,10 @@ class Shell:
         self._notifier = notifier
         self._hooks = hooks
         self._means = means
-        self._selector = selectors.DefaultSelector()
-        self._children: dict[int, Kin] = {}
-        self._zygotes: dict[int, Kin] = {}
-        self._parked: dict[int, system.Process] = {}
+        self._household = Household(Strangers(0.0 if means.is_whole_program else None))
         self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd)
         self._watchdog_due_s = system.now_s()
-        self._strangers = Strangers(0.0 if means.is_whole_program else None)
-        self._watch(inbox.fileno(), FIRST, self._asked)
+        self._household.watch(inbox.fileno(), FIRST, self._asked)
         self._do: dict[type, Callable[[Any], Iterable[e.Event] | None]] = {
             c.StartZygote: self._start_zygote,
             c.RetireZygote: self._retire_zygote,
@@ -114,10 +107,7 @@ class Shell:
 
     def wait(self, timeout_s: float | None) -> Iterator[e.Event]:
         """Block until something happens or the time is over, then say what: asked-for things first."""
-        ready = self._selector.select(self._until_watchdog_s(timeout_s))
-        for key, _ in sorted(ready, key=lambda pair: pair[0].data[0]):
-            if key.fd in self._selector.get_map():  # not closed by an earlier one of this round
-                yield from key.data[1]()
+        return self._household.wait(self._until_watchdog_s(timeout_s))
 
     def _until_watchdog_s(self, timeout_s: float | None) -> float | None:
         """Feed the service manager's watchdog if it is time, and see that we wake up for the next time."""
@@ -137,154 +127,20 @@ class Shell:
 
     def close(self) -> None:
         """Let go of everything, the listeners included. Also for the copy in a forked zygote."""
-        for kin in (*self._children.values(), *self._zygotes.values()):
-            kin.close()
-        for process in self._parked.values():
-            process.close()
-        self._children, self._zygotes, self._parked = {}, {}, {}
+        self._household.close()
         self._upgrade.close()
         self._notifier.close()
-        self._selector.close()
         self.inbox.close()
         self.listeners.close()
 
     # -- what comes in ----------------------------------------------------------------------------
-
-    def _watch(self, fd: int, order: int, source: Source) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, (order, source))
-
-    def _unwatch(self, fd: int) -> None:
-        if fd >= 0 and fd in self._selector.get_map():
-            self._selector.unregister(fd)
 
     def _asked(self) -> Iterator[e.Event]:
         for event in self.inbox.take():
             if event is not None:
                 yield event
             else:
-                yield from self._look_after_children()
-
-    def _look_after_children(self) -> Iterator[e.Event]:
-        """A child has ended: one of ours if the kernel has no pidfds, or an orphan that was left to us."""
-        if not system.HAS_PIDFD:
-            for serial in list(self._children):
-                yield from self._child_ended(serial)
-        self._strangers.reap(self._known_pids(), is_birth_near=self._is_birth_near(), now_s=system.now_s())
-
-    def _known_pids(self) -> set[int]:
-        kin = (*self._children.values(), *self._zygotes.values())
-        return {x.process.pid for x in kin if x.process is not None} | self._parked.keys() | self._upgrade.pids
-
-    def _is_birth_near(self) -> bool:
-        """A forked worker may be our child before the zygote has told us of it."""
-        return any(kin.process is None for kin in self._children.values())
-
-    def _zygote_said(self, generation: int) -> Iterator[e.Event]:
-        kin = self._zygotes.get(generation)
-        if kin is None:
-            return
-        for message, _ in kin.channel.receive():
-            if isinstance(message, Ready):
-                yield e.ZygoteReady(generation)
-            elif isinstance(message, BootFailed):
-                yield e.ZygoteFailed(generation, _failure(message))
-            elif isinstance(message, Parked):
-                self._park(message.pid)
-            elif isinstance(message, Forked):
-                yield from self._born(message)
-            elif isinstance(message, ForkFailed):
-                self._drop_child(message.serial)
-                yield e.SpawnFailed(message.serial, message.why)
-        if kin.channel.is_closed:
-            self._unwatch(kin.channel.fileno())
-
-    def _born(self, message: Forked) -> Iterator[e.Event]:
-        kin = self._children.get(message.serial)
-        if kin is None:  # given up meanwhile: its channel is closed, so it leaves; `Strangers` reaps it
-            return
-        try:
-            kin.process = self._unpark(message.pid) or hold(message.pid, kin.channel)
-        except OSError as error:
-            self._drop_child(message.serial)
-            yield e.SpawnFailed(message.serial, f"its pidfd cannot be opened: {error.strerror}")
-            return
-        yield from self._watch_child(message.serial, kin)
-
-    def _park(self, pid: int) -> None:
-        """Hold a process that waits to be a worker: it is our child, to be reaped should it end as it is."""
-        try:
-            process = system.Process(pid)
-        except OSError:  # no descriptor left, or gone: `Strangers` reaps it
-            return
-        self._parked[pid] = process
-        self._watch(process.fd, LAST, lambda: self._parked_ended(pid))
-
-    def _unpark(self, pid: int) -> system.Process | None:
-        process = self._parked.pop(pid, None)
-        if process is not None:
-            self._unwatch(process.fd)
-        return process
-
-    def _parked_ended(self, pid: int) -> Iterable[e.Event]:
-        process = self._unpark(pid)
-        if process is not None:
-            process.poll()
-            process.close()
-        return ()
-
-    def _watch_child(self, serial: int, kin: Kin) -> Iterator[e.Event]:
-        assert kin.process is not None
-        self._watch(kin.channel.fileno(), FIRST, lambda: self._child_said(serial))
-        if kin.process.fd >= 0:
-            self._watch(kin.process.fd, LAST, lambda: self._child_ended(serial))
-        yield e.ChildSpawned(serial, kin.process.pid)
-
-    def _child_said(self, serial: int) -> Iterator[e.Event]:
-        kin = self._children.get(serial)
-        if kin is None:
-            return
-        for message, _ in kin.channel.receive():
-            kin.has_spoken = True
-            if isinstance(message, Ready):
-                yield e.ChildReady(serial)
-            elif isinstance(message, BootFailed):
-                yield e.ChildFailed(serial, _failure(message))
-        if kin.channel.is_closed:
-            self._unwatch(kin.channel.fileno())
-            if kin.is_foreign and not kin.has_spoken and not _ends_soon(kin):
-                # It let go of a channel it knows nothing of: all that can be said is that it runs.
-                yield e.ChildReady(serial)
-
-    def _child_ended(self, serial: int) -> Iterator[e.Event]:
-        kin = self._children.get(serial)
-        if kin is None or kin.process is None:
-            return
-        status = kin.process.poll()
-        if status is not None:
-            yield from self._child_said(serial)  # its last words
-            self._drop_child(serial)
-            yield e.ChildExited(serial, e.ExitStatus(*status))
-
-    def _zygote_ended(self, generation: int) -> Iterator[e.Event]:
-        kin = self._zygotes.get(generation)
-        status = kin.process.poll() if kin is not None and kin.process is not None else None
-        if kin is not None and status is not None:
-            yield from self._zygote_said(generation)
-            del self._zygotes[generation]
-            self._let_go(kin)
-            yield e.ZygoteExited(generation, e.ExitStatus(*status))
-
-    def _drop_child(self, serial: int) -> None:
-        kin = self._children.pop(serial, None)
-        if kin is not None:
-            self._let_go(kin)
-
-    def _let_go(self, kin: Kin) -> None:
-        if not kin.channel.is_closed or kin.channel.fileno() >= 0:
-            self._unwatch(kin.channel.fileno())
-        if kin.process is not None:
-            self._unwatch(kin.process.fd)
-        kin.close()
+                yield from self._household.look_after(self._upgrade.pids)
 
     # -- what goes out ----------------------------------------------------------------------------
 
@@ -296,23 +152,17 @@ class Shell:
             else:
                 kin = execute_zygote(generation)
         except (OSError, PreforkError) as error:
-            if isinstance(error, ForkWithThreadsError) and not self._children:
+            if isinstance(error, ForkWithThreadsError) and self._household.is_empty:
                 return (e.Broken(error),)
             return (e.ZygoteUnstarted(generation, str(error)),)
-        assert kin.process is not None
-        self._zygotes[generation] = kin
-        self._watch(kin.channel.fileno(), FIRST, lambda: self._zygote_said(generation))
-        self._watch(kin.process.fd, LAST, lambda: self._zygote_ended(generation))
+        self._household.add_zygote(generation, kin)
         return ()
 
     def _retire_zygote(self, command: c.RetireZygote) -> None:
-        kin = self._zygotes.get(command.generation)
-        if kin is not None:
-            self._unwatch(kin.channel.fileno())
-            kin.channel.close()
+        self._household.retire_zygote(command.generation)
 
     def _nudge_zygote(self, command: c.NudgeZygote) -> None:
-        kin = self._zygotes.get(command.generation)
+        kin = self._household.zygote(command.generation)
         if kin is not None and kin.process is not None:
             kin.process.send(_SIGNALS[command.nudge])
 
@@ -321,18 +171,18 @@ class Shell:
         try:
             listeners = self.listeners.for_slot(command.slot)
             if self._means.uses_zygote:
-                self._children[command.child] = self._ask_for_fork(start, listeners)
+                self._household.expect_child(command.child, self._ask_for_fork(start, listeners))
                 return ()
             kin = execute_worker(start, listeners, self._means.command_producer)
         except (OSError, AddressError) as error:
             return (e.SpawnFailed(command.child, str(error)),)
         except PreforkError as error:
             return (e.Broken(error),)
-        self._children[command.child] = kin
-        return self._watch_child(command.child, kin)
+        return self._household.add_child(command.child, kin)
 
     def _ask_for_fork(self, start: Start, listeners: Iterable[Any]) -> Kin:
-        zygote = self._zygotes[start.generation]
+        zygote = self._household.zygote(start.generation)
+        assert zygote is not None
         ours, theirs = Channel.pair()
         with theirs:
             try:
@@ -344,10 +194,10 @@ class Shell:
         return Kin(ours)
 
     def _forget(self, command: c.Forget) -> None:
-        self._drop_child(command.child)
+        self._household.drop_child(command.child)
 
     def _nudge_child(self, command: c.NudgeChild) -> None:
-        kin = self._children.get(command.child)
+        kin = self._household.child(command.child)
         if kin is not None and kin.process is not None:
             kin.process.send(_SIGNALS[command.nudge])
 
@@ -365,7 +215,7 @@ class Shell:
             return ()
         try:
             hook(*arguments)
-        except Exception as error:  # noqa: BLE001: the seed's rule: a hook's failure ends the fleet and is raised
+        except Exception as error:  # the seed's rule: a hook's failure ends the fleet and is raised
             return (e.Broken(error),)
         return ()
 
@@ -382,7 +232,7 @@ class Shell:
     def _reopen_logs(self, command: c.ReopenLogs) -> None:
         self._means.reopen_logs()
         for serial in command.children:
-            kin = self._children.get(serial)
+            kin = self._household.child(serial)
             if kin is not None and not kin.channel.is_closed:
                 try:
                     kin.channel.send(Reopen())
@@ -394,15 +244,15 @@ class Shell:
             fd = self._upgrade.start()
         except (OSError, PreforkError) as error:
             return (e.UpgradeLost(str(error)),)
-        self._watch(fd, FIRST, self._upgrade_said)
+        self._household.watch(fd, FIRST, self._upgrade_said)
         return ()
 
     def _upgrade_said(self) -> Iterator[e.Event]:
-        self._unwatch(self._upgrade.fd)
+        self._household.unwatch(self._upgrade.fd)
         yield self._upgrade.outcome()
 
     def _kill_upgrade(self, _command: c.KillUpgrade) -> None:
-        self._unwatch(self._upgrade.fd)
+        self._household.unwatch(self._upgrade.fd)
         self._upgrade.kill()
 
     def _announce(self, command: c.Announce) -> None:
@@ -419,20 +269,6 @@ class Shell:
         getattr(self.logger, command.level)("%s", command.text)
 
     def _finish(self, command: c.Finish) -> None:
-        for process in self._parked.values():
-            process.end(PARKED_END_MS)  # its zygote is gone, so it is going
+        self._household.end_parked()
         self.is_finished = True
         self.error = command.error
-
-
-def _failure(message: BootFailed) -> e.BootFailure:
-    return e.BootFailure(message.summary, message.details, message.is_final)
-
-
-def _ends_soon(kin: Kin) -> bool:
-    assert kin.process is not None
-    if kin.process.fd >= 0:
-        poll = select.poll()
-        poll.register(kin.process.fd, select.POLLIN)
-        return bool(poll.poll(SILENT_END_MS))
-    return kin.process.poll() is not None

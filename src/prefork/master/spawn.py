@@ -148,7 +148,9 @@ def _produce(producer: CommandProducer, files: Sequence[HasFileno]) -> subproces
     except Exception as error:
         raise CommandProducerError(f"command_producer raised {type(error).__name__}: {error}") from error
     if popen is None:
-        raise CommandProducerError("command_producer returned None: it must return the started subprocess.Popen")
+        raise CommandProducerError(
+            "command_producer returned None: it must return the started subprocess.Popen"
+        )
     if not isinstance(getattr(popen, "pid", None), int) or not callable(getattr(popen, "poll", None)):
         raise CommandProducerError(
             f"command_producer returned {type(popen).__name__}, which is not a started command: "

@@ -76,7 +76,9 @@ class Upgrade:
     def start(self) -> int:
         """Start the new master; returns what to watch. Raises OSError, ConfigError."""
         if os.getpid() == 1:
-            raise ConfigError("process 1 cannot be replaced, its container would end: use HUP to load new code")
+            raise ConfigError(
+                "process 1 cannot be replaced, its container would end: use HUP to load new code"
+            )
         listeners = self._listeners.handover()
         read, write = os.pipe()
         left = {"listeners": listeners, "ready_fd": write, "parent": os.getpid()}

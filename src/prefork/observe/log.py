@@ -31,7 +31,9 @@ class _Format(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return f"{self.formatTime(record)} {record.levelname.lower():<7} [{self.identity} {os.getpid()}] {text}"
+        return (
+            f"{self.formatTime(record)} {record.levelname.lower():<7} [{self.identity} {os.getpid()}] {text}"
+        )
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -45,7 +47,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         self.stream = sys.stderr
         super().emit(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802: logging's own name
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Drop what cannot be written: telling so would go the same way."""
 
 
@@ -56,7 +58,7 @@ class _FileHandler(logging.FileHandler):
         super().__init__(path)
         self.setFormatter(_Format("master"))
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802: logging's own name
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Drop what cannot be written: telling so would go the same way."""
 
 
@@ -96,11 +98,14 @@ def reopen() -> None:
         if isinstance(handler, logging.FileHandler):
             handler.acquire()
             try:
-                stream, handler.stream = handler.stream, handler._open()  # noqa: SLF001: what FileHandler does itself at the first message
+                # What FileHandler does itself at its first message.
+                stream, handler.stream = handler.stream, handler._open()  # noqa: SLF001
                 if stream is not None:
                     stream.close()
             except OSError as error:
-                logging.getLogger(NAME).warning("log file %s cannot be opened: %s", handler.baseFilename, error)
+                logging.getLogger(NAME).warning(
+                    "log file %s cannot be opened: %s", handler.baseFilename, error
+                )
             finally:
                 handler.release()
 

@@ -65,6 +65,10 @@ class SocketServerServer(ForeignServer):
     def serve_many(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None) -> None:
         """Serve `listeners` until drained. Runs in the worker; blocks its main thread."""
         server_class = _ThreadingServer if self._threading else _OneByOneServer
+        if context is not None:
+            # Python reads a cut TLS stream as its end anyway; so that OpenSSL does too, and lets a handler
+            # answer after our own end-of-file where it would otherwise send an alert.
+            context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
         ours, self._wake = socket.socketpair()
         ours.setblocking(False)
         self._wake.setblocking(False)

@@ -65,7 +65,7 @@ class UvicornServer(AsyncioServer):
         try:
             config = uvicorn.Config(self._app, **options)
             config.load()
-        except (TypeError, ValueError, ImportError) as error:
+        except (TypeError, ValueError, LookupError, ImportError) as error:
             raise ConfigError(f"uvicorn refuses its options: {error}") from error
         self._config = config
 

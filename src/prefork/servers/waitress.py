@@ -13,6 +13,7 @@ Not supported: what prefork does itself (see `_OWNED`).
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import time
@@ -78,6 +79,10 @@ class WaitressServer(ForeignServer):
         from waitress.task import ThreadedTaskDispatcher
         from waitress.trigger import trigger
 
+        queue_logger = logging.getLogger("waitress.queue")
+        if queue_logger.level == logging.NOTSET:
+            # "Task queue depth is 3": one line a request as soon as all threads are busy. For who asks.
+            queue_logger.setLevel(logging.ERROR)
         channels: dict[int, Any] = {}
         wake = trigger(channels)
         self._wake = wake

@@ -7,9 +7,9 @@ application's own code raises is told with its traceback.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
+from pathlib import Path, PurePath
 from typing import Any
 
 from prefork.errors import ApplicationError, ConfigError
@@ -22,7 +22,7 @@ def split_target(target: str) -> tuple[str, str]:
     if not colon or not all(name.isidentifier() for name in names):
         hint = ""
         if target.endswith(".py") or "/" in target:
-            stem = os.path.basename(target.partition(":")[0]).removesuffix(".py")  # noqa: PTH119: text, not a path
+            stem = PurePath(target.partition(":")[0]).stem
             hint = f": name the module, not its file: {stem}:app"
         raise ConfigError(f"application must be MODULE:ATTR, such as main:app, not {target!r}{hint}")
     return module, attribute
@@ -40,14 +40,16 @@ def load(target: str, app_dir: str, *, is_factory: bool) -> Any:
         ApplicationError: it is not there, is not callable, or its own code raised (then with the traceback).
     """
     module_name, attribute = split_target(target)
-    folder = os.path.abspath(app_dir)  # noqa: PTH100: what the user reads in sys.path
+    folder = str(Path(app_dir).absolute())
     if folder not in sys.path:
         sys.path.insert(0, folder)
     importlib.invalidate_caches()
     app = _find(_import(module_name, folder), module_name, attribute)
     if is_factory:
         if not callable(app):
-            raise ApplicationError(f"{target} is {type(app).__name__} and cannot be called: is --factory meant?")
+            raise ApplicationError(
+                f"{target} is {type(app).__name__} and cannot be called: is --factory meant?"
+            )
         app = _own_code(f"the factory {target}", app)
     if not callable(app):
         raise ApplicationError(
@@ -76,7 +78,9 @@ def _find(module: Any, name: str, attribute: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError as error:
-            names = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
+            names = ", ".join(
+                n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))
+            )
             raise ApplicationError(
                 f"module {name!r} has no attribute {attribute!r}" + (f": it has {names}" if names else "")
             ) from error
@@ -95,9 +99,14 @@ def _broken(what: str, error: BaseException) -> ApplicationError:
     frames = error.__traceback__
     ours = {__file__, importlib.__file__}
     while frames is not None and (
-        frames.tb_frame.f_code.co_filename in ours or frames.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+        frames.tb_frame.f_code.co_filename in ours
+        or frames.tb_frame.f_code.co_filename.startswith("<frozen importlib")
     ):
         frames = frames.tb_next
     details = "".join(traceback.format_exception(type(error), error, frames))
-    kind = f"exits (SystemExit: {error})" if isinstance(error, SystemExit) else f"raises {type(error).__name__}: {error}"
+    kind = (
+        f"exits (SystemExit: {error})"
+        if isinstance(error, SystemExit)
+        else f"raises {type(error).__name__}: {error}"
+    )
     return ApplicationError(f"{what} {kind}", details)

@@ -14,7 +14,7 @@ def loop_factory() -> LoopFactory | None:
     Called in the zygote too, for the import: it would cost each worker some 10 ms of its start.
     """
     try:
-        import uvloop  # noqa: PLC0415: not installed everywhere
+        import uvloop  # not installed everywhere
     except ImportError:
         return None
     factory: LoopFactory = uvloop.new_event_loop

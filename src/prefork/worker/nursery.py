@@ -76,7 +76,9 @@ def park(let_go: Callable[[], object], be_worker: BeWorker) -> Parked:
 
 def _fork_twice(read: int, write: int, be_child: Callable[[], NoReturn]) -> int:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # what it cannot write, a copy cannot either
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # what it cannot write, a copy cannot either
             stream.flush()
     with warnings.catch_warnings():
         # Python 3.12 warns of any second thread. Python's own were refused; native ones guard themselves.
@@ -87,7 +89,9 @@ def _fork_twice(read: int, write: int, be_child: Callable[[], NoReturn]) -> int:
     _, status = os.waitpid(between, 0)
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
-        raise OSError(max(code, 0), f"fork(2) failed: {os.strerror(code) if code > 0 else f'killed by signal {-code}'}")
+        raise OSError(
+            max(code, 0), f"fork(2) failed: {os.strerror(code) if code > 0 else f'killed by signal {-code}'}"
+        )
     (pid,) = _PID.unpack(os.read(read, _PID.size))
     return int(pid)
 

@@ -62,18 +62,21 @@ class Worker:
         signal.signal(signal.SIGQUIT, self._on_quit)
         self._listen_to_master()
         try:
-            if not fds:
-                raise OSError("no descriptor left to take the listeners in (EMFILE): raise RLIMIT_NOFILE")
-            for fd in start.inherited:
-                os.close(fd)
-            listeners = [Listener(fd, self.gate) for fd in fds]
+            listeners = self._take_in(start, fds)
             self.service = load()
             self._serve(self.service.serve, listeners)
         except SystemExit as left:
             return _status_of(left)
-        except Exception as error:  # noqa: BLE001: whatever the application raises ends here
+        except Exception as error:  # whatever the application raises ends here
             return self._crash(error)
         return EXIT_OK
+
+    def _take_in(self, start: Start, fds: tuple[int, ...]) -> list[Listener]:
+        if not fds:
+            raise OSError("no descriptor is left to take the listeners in: raise RLIMIT_NOFILE")
+        for fd in start.inherited:
+            os.close(fd)
+        return [Listener(fd, self.gate) for fd in fds]
 
     def _serve(self, serve: Callable[[list[Listener]], Any], listeners: list[Listener]) -> None:
         result = serve(listeners)
@@ -176,7 +179,7 @@ def run_forked(channel: Channel, job: Job, service: Service) -> NoReturn:
         gc.enable()
         start, fds = _await_start(channel)
         status = Worker(channel, job).run(start, fds, lambda: service)
-    except BaseException as error:  # noqa: BLE001: nothing may unwind into the zygote's stack below us
+    except BaseException as error:  # nothing may unwind into the zygote's stack below us
         job.report(traceback_of(error).rstrip())
     leaving.leave(status)
 
@@ -198,7 +201,7 @@ def _await_start(channel: Channel) -> tuple[Start, tuple[int, ...]]:
 
 
 def _reseed_numpy() -> None:
-    """numpy's global generator is copied by a fork, unlike `random`'s and the system's."""
+    """A fork copies the state of numpy's global generator, unlike `random`'s and the system's."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
@@ -208,5 +211,3 @@ def _status_of(left: SystemExit) -> int:
     if left.code is None:
         return EXIT_OK
     return left.code if isinstance(left.code, int) else EXIT_FAILURE
-
-

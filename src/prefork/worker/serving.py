@@ -16,7 +16,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefork.contracts import Drains, Prepares, ServeFunc, Server, ServesMany, ServeTLSEmbedFunc, ServeTLSFunc, TLSServer
+from prefork.contracts import (
+    Drains,
+    Prepares,
+    ServeFunc,
+    Server,
+    ServesMany,
+    ServeTLSEmbedFunc,
+    ServeTLSFunc,
+    TLSServer,
+)
 from prefork.errors import ConfigError
 from prefork.net.tls import TLSBytes, TLSFiles, server_context
 from prefork.worker.job import Service

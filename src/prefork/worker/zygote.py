@@ -45,7 +45,7 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
     try:
         service = job.load()
         system.refuse_threads("the application is loaded")
-    except BaseException as error:  # noqa: BLE001: SystemExit too: a module that exits is a failed start
+    except BaseException as error:  # SystemExit too: a module that exits is a failed start
         channel.send(failed_load(error))
         leaving.leave(EXIT_APPLICATION)
     # From here on the master asks it to leave by closing the channel, also when TERM went to the whole group.
@@ -67,7 +67,9 @@ def _answer(channel: Channel, be_worker: BeWorker) -> None:
             if not isinstance(message, Fork):
                 continue
             if not fds:
-                channel.send(ForkFailed(message.serial, "the zygote has no free descriptor: raise RLIMIT_NOFILE"))
+                channel.send(
+                    ForkFailed(message.serial, "the zygote has no free descriptor: raise RLIMIT_NOFILE")
+                )
                 continue
             try:
                 channel.send(Forked(message.serial, _hand_over(parked, fds[0], channel, be_worker)))
