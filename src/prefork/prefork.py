@@ -11,6 +11,7 @@ itself (`os._exit` after a fork, `SystemExit` where the program was run again).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -195,28 +196,29 @@ class Prefork(FleetOptions):
             unix=UnixOptions(self.unix_mode, self.unix_user, self.unix_group),
             inherited=inheritance.listeners,
         )
-        for warning in listeners.warnings:
-            logger.warning("%s", warning)
-        means = self._means(job, inheritance.ready_fd)
-        if means.uses_zygote:
-            system.become_subreaper()
-        self._inbox = Inbox()
-        hooks = Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover)
-        shell = Shell(
-            listeners,
-            self._inbox,
-            notifier=Notifier(os.environ),
-            logger=logger,
-            hooks=hooks,
-            means=means,
-        )
-        places = ", ".join(address.url(is_tls) for address in listeners.addresses)
-        logger.info("serving %s with %d workers", places, count)
-        try:
-            supervise(self._fleet(count, listeners, means), shell)
-        finally:
-            self._inbox = None
-            shell.close()
+        with contextlib.ExitStack() as left_open:
+            left_open.callback(listeners.close)
+            for warning in listeners.warnings:
+                logger.warning("%s", warning)
+            means = self._means(job, inheritance.ready_fd)
+            if means.uses_zygote:
+                left_open.enter_context(system.subreaper())
+            self._inbox = Inbox()
+            shell = Shell(
+                listeners,
+                self._inbox,
+                notifier=Notifier(os.environ),
+                logger=logger,
+                hooks=Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover),
+                means=means,
+            )
+            left_open.callback(shell.close)
+            places = ", ".join(address.url(is_tls) for address in listeners.addresses)
+            logger.info("serving %s with %d workers", places, count)
+            try:
+                supervise(self._fleet(count, listeners, means), shell)
+            finally:
+                self._inbox = None
 
     def _means(self, job: Job, predecessor_fd: int) -> Means:
         method = self.start_method or ("fork" if sys.platform == "linux" else "exec")

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from prefork.errors import ForkWithThreadsError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
+_PR_GET_CHILD_SUBREAPER = 37
 
 LOST_STATUS = 255
 """Stands for the exit status of a child that somebody else in this process has reaped."""
@@ -36,16 +38,23 @@ def now_s() -> float:
     return time.monotonic()
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: Any) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
 
 
-def become_subreaper() -> None:
-    """Orphans among our descendants become our children, not init's (prctl(2)). Linux only."""
+@contextlib.contextmanager
+def subreaper() -> Iterator[None]:
+    """While it lasts, orphans among our descendants become our children, not init's (prctl(2)). Linux only."""
+    before = ctypes.c_int()
+    _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        _prctl(_PR_SET_CHILD_SUBREAPER, before.value)
 
 
 def ask_signal_at_parent_death(signum: int) -> None:
@@ -69,8 +78,16 @@ def refuse_threads(doing: str) -> None:
 
 
 def fork(doing: str) -> int:
-    """`os.fork()`, refused while other Python threads are alive. Raises OSError (EAGAIN, ENOMEM)."""
+    """`os.fork()`, refused while other Python threads are alive. Raises OSError (EAGAIN, ENOMEM).
+
+    What is still in the buffers of standard output and error is written first, or each side would write it.
+    """
     refuse_threads(doing)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # closed, or full: a copy cannot write either
+            stream.flush()
     return os.fork()
 
 

@@ -16,6 +16,7 @@ from prefork.cli.application import NamedApplication
 from prefork.cli.flags import flags_of
 from prefork.errors import ApplicationError, ConfigError, PreforkError, SupervisionError
 from prefork.identity import is_child
+from prefork.master.upgrade import inherited_addresses
 from prefork.net.systemd import inherited_listeners
 from prefork.observe import log
 from prefork.options import CommandOptions, FleetOptions
@@ -55,12 +56,13 @@ def serve(application: str, **values: Any) -> None:
 
 
 def _addresses(bind: tuple[str, ...]) -> list[str]:
-    """What to listen on: as asked; else the sockets that systemd opened; else the default."""
-    given = [] if is_child() else inherited_listeners(os.environ, os.getpid())
+    """What to listen on: as asked; else what an old master or systemd opened for us; else the default."""
+    given: list[str] = []
+    if not is_child():
+        given = [f"fd://{fd}" for fd in inherited_listeners(os.environ, os.getpid())]
+        given = given or inherited_addresses(os.environ)
     source = click.get_current_context().get_parameter_source("bind")
-    if given and source is click.core.ParameterSource.DEFAULT:
-        return [f"fd://{fd}" for fd in given]
-    return list(bind)
+    return given if given and source is click.core.ParameterSource.DEFAULT else list(bind)
 
 
 def main() -> NoReturn:

@@ -37,12 +37,23 @@ class Inheritance:
     ready_fd: int = -1
 
 
+def inherited_addresses(environ: Mapping[str, str]) -> list[str]:
+    """The addresses that an old master left for us, as it was configured; none if there is no old master."""
+    return list(_read(environ.get(VARIABLE, "")).listeners)
+
+
 def inherit(environ: MutableMapping[str, str]) -> Inheritance:
     """Take what an old master left for us, out of the environment too. Runs in the new master, before it opens.
 
     A variable that does not describe descriptors of ours is stale, and is ignored.
     """
-    text = environ.pop(VARIABLE, "")
+    inheritance = _read(environ.pop(VARIABLE, ""))
+    if inheritance.ready_fd >= 0:
+        os.set_inheritable(inheritance.ready_fd, False)
+    return inheritance
+
+
+def _read(text: str) -> Inheritance:
     try:
         data = json.loads(text)
         ready_fd = int(data["ready_fd"])
@@ -51,7 +62,6 @@ def inherit(environ: MutableMapping[str, str]) -> Inheritance:
             return Inheritance()
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return Inheritance()
-    os.set_inheritable(ready_fd, False)
     return Inheritance(listeners, ready_fd)
 
 

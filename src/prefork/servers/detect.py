@@ -23,7 +23,7 @@ _WSGI_NAMES: Final = ({"environ", "env", "wsgi_environ"}, {"start_response", "st
 
 
 def interface_of(app: Any) -> Interface:
-    """"asgi" or "wsgi". Raises `ConfigError` if `app` is neither, or does not tell. Pure."""
+    """Tell "asgi" from "wsgi". Raises `ConfigError` if `app` is neither, or does not tell. Pure."""
     if not callable(app):
         raise ConfigError(f"the application {_name(app)} is not callable")
     if inspect.isclass(app):

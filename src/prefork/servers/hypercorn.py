@@ -11,7 +11,7 @@ Not supported: HTTP/3 (needs a datagram socket), and what prefork does itself (s
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from prefork.errors import ConfigError
 from prefork.servers.base import refuse_owned, require
@@ -69,7 +69,7 @@ class HypercornServer(AsyncioServer):
         for name in self._options:
             if not hasattr(DrainingConfig, name):
                 raise ConfigError(f"hypercorn has no option {name!r}")
-        self._config = DrainingConfig.from_mapping(self._options)
+        self._config = cast(DrainingConfig, DrainingConfig.from_mapping(self._options))
 
     async def start_up(self) -> ProtocolFactory:
         from hypercorn.asyncio.worker_context import WorkerContext

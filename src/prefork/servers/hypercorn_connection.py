@@ -32,7 +32,7 @@ class DrainingConfig(Config):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told_on_drain: set[DrainingConnection] = set()
+        self.open_connections: set[DrainingConnection] = set()
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
         headers: list[tuple[bytes, bytes]] = super().response_headers(protocol)
@@ -43,7 +43,7 @@ class DrainingConfig(Config):
     def start_draining(self) -> None:
         """From now on answers say that they are the last; idle HTTP/2 connections are told at once."""
         self.is_draining = True
-        for connection in list(self._told_on_drain):
+        for connection in list(self.open_connections):
             connection.say_goodbye_soon()
 
 
@@ -55,11 +55,11 @@ class DrainingConnection(TCPServer):
     _has_said_goodbye = False
 
     async def run(self) -> None:
-        self.config._told_on_drain.add(self)
+        self.config.open_connections.add(self)
         try:
             await super().run()
         finally:
-            self.config._told_on_drain.discard(self)
+            self.config.open_connections.discard(self)
 
     async def _read_data(self) -> None:
         await super()._read_data()

@@ -93,7 +93,7 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001  (a SystemExit let through would stop the whole loop)
+        except BaseException as error:  # a SystemExit let through would stop the whole loop
             self._error = error
         finally:
             self._from_app.put_nowait(None)

@@ -20,7 +20,6 @@ import selectors
 import socket
 import socketserver
 import ssl
-import time
 from collections.abc import Sequence
 from threading import Condition
 from typing import Any, ClassVar, Final
@@ -39,7 +38,7 @@ class SocketServerServer(ForeignServer):
     alpn: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, handler_class: type[socketserver.BaseRequestHandler], threading: bool = True
+        self, handler_class: type[socketserver.BaseRequestHandler], *, threading: bool = True
     ) -> None:
         self._handler_class = handler_class
         self._threading = threading
@@ -83,7 +82,8 @@ class SocketServerServer(ForeignServer):
             while not self._drain_wanted:
                 for key, _ in selector.select():
                     if key.data is not None and not self._drain_wanted:
-                        key.data._handle_request_noblock()
+                        # What serve_forever calls; handle_request() would make a selector of its own.
+                        key.data._handle_request_noblock()  # noqa: SLF001
             for server in servers:
                 selector.unregister(server.socket)
                 server.socket.close()
@@ -164,8 +164,9 @@ class _Server(socketserver.TCPServer):
         finally:
             self.connections.remove(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        logger.exception("a handler raised, serving %s", client_address)
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  (socketserver's hook)
+        # socketserver calls this in its except clause.
+        logger.exception("a handler raised, serving %s", client_address)  # noqa: LOG004
 
 
 class _OneByOneServer(_Server):

@@ -23,7 +23,14 @@ from prefork.servers.lifespan import Lifespan
 
 _OWNED: Final = frozenset(
     {"host", "port", "uds", "fd", "factory", "workers", "reload", "reload_dirs", "reload_delay"}
-    | {"reload_includes", "reload_excludes", "backlog", "loop", "limit_max_requests", "limit_max_requests_jitter"}
+    | {
+        "reload_includes",
+        "reload_excludes",
+        "backlog",
+        "loop",
+        "limit_max_requests",
+        "limit_max_requests_jitter",
+    }
     | {"callback_notify", "timeout_notify", "timeout_graceful_shutdown", "timeout_worker_healthcheck"}
     | {"ssl_keyfile", "ssl_certfile", "ssl_keyfile_password", "ssl_version", "ssl_cert_reqs"}
     | {"ssl_ca_certs", "ssl_ciphers", "ssl_context_factory"}
@@ -73,7 +80,7 @@ class UvicornServer(AsyncioServer):
         config = self._config
         self._lifespan = Lifespan(config.loaded_app, config.lifespan)
         await self._lifespan.startup()
-        self._state = _ServerState(self.connections, config.encoded_headers, config.date_header)
+        self._state = _ServerState(self.connections, config.encoded_headers, with_date=config.date_header)
         return functools.partial(
             config.http_protocol_class,
             config=config,
@@ -110,7 +117,7 @@ class UvicornServer(AsyncioServer):
 class _ServerState:
     """What uvicorn's protocols ask of `uvicorn.server.ServerState`, with no timer behind it."""
 
-    def __init__(self, connections: Connections, headers: list[Header], with_date: bool) -> None:
+    def __init__(self, connections: Connections, headers: list[Header], *, with_date: bool) -> None:
         self.total_requests = 0
         self.connections = connections
         self.tasks: set[asyncio.Task[None]] = set()

@@ -40,9 +40,9 @@ def channel_class(context: ssl.SSLContext | None, is_draining: Callable[[], bool
     tls_context = context
 
     class TLSChannel(PlainChannel):
-        def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, map: Any = None) -> None:
+        def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, **options: Any) -> None:
             tls = tls_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            super().__init__(server, tls, addr, adj, map=map)
+            super().__init__(server, tls, addr, adj, **options)
 
         def handle_read(self) -> None:
             # Whole records, since what TLS has decrypted already wakes no poll.
@@ -63,9 +63,9 @@ def channel_class(context: ssl.SSLContext | None, is_draining: Callable[[], bool
                 if self.socket is None or not self.socket.pending():
                     return
 
-        def send(self, data: bytes, do_close: bool = True) -> int:
+        def send(self, data: bytes, **options: bool) -> int:
             try:
-                sent: int = super().send(data, do_close=do_close)
+                sent: int = super().send(data, **options)
             except _WOULD_BLOCK:
                 return 0
             return sent

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 def start_afresh() -> None:
     """Forget the exit handlers that came with the fork. Call first thing in the child."""
-    atexit._clear()
+    atexit._clear()  # noqa: SLF001
 
 
 def leave(status: int) -> NoReturn:
@@ -29,7 +29,7 @@ def leave(status: int) -> NoReturn:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # noqa: SLF001
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -112,7 +112,7 @@ class Listener(socket.socket):
         assert self._gate is not None
         return Listener(os.dup(super().fileno()), self._gate)
 
-    def setblocking(self, flag: bool) -> None:
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001
         """As `socket.setblocking`, but the descriptor stays non-blocking: see the module's rules."""
         super().settimeout(None if flag else 0.0)
         os.set_blocking(super().fileno(), False)

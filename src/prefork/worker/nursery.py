@@ -13,11 +13,9 @@ library's own fork handlers, which hold the interpreter's and the allocator's lo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import struct
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,11 +73,6 @@ def park(let_go: Callable[[], object], be_worker: BeWorker) -> Parked:
 
 
 def _fork_twice(read: int, write: int, be_child: Callable[[], NoReturn]) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # what it cannot write, a copy cannot either
-            stream.flush()
     with warnings.catch_warnings():
         # Python 3.12 warns of any second thread. Python's own were refused; native ones guard themselves.
         warnings.simplefilter("ignore", DeprecationWarning)
