@@ -1,0 +1,50 @@
+"""Crashes: counted in a sliding window against the threshold, and answered with growing delays.
+
+A crash is an exit that nobody asked for. A failed fork is none: it is tried again, as often as it takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prefork.errors import OverRecoveryError
+from prefork.master import events as e
+from prefork.master.draft import Draft
+from prefork.master.fleet import Child
+
+RETRY_S = 0.1
+"""First delay before a failed fork is tried again; doubles."""
+
+
+def crashed(draft: Draft, child: Child, *, delayed: bool = True) -> None:
+    """Count a crash, and say when the slot may be filled again."""
+    fleet = draft.fleet
+    count_crash(draft)
+    seat = replace(fleet.seat(child.slot), crashed_pid=child.pid)
+    if delayed:
+        seat = replace(seat, streak=seat.streak + 1)
+        seat = draft.back_off(seat, fleet.rules.recover_interval_s, seat.streak)
+        if fleet.stopping is None and seat.not_before_s > draft.now_s:
+            draft.warn(f"worker {child.slot}: next start in {seat.not_before_s - draft.now_s:.2f} s")
+    fleet.seats[child.slot] = seat
+
+
+def count_crash(draft: Draft) -> None:
+    """Count one crash of this moment; more than the threshold within the window end the fleet."""
+    fleet, rules = draft.fleet, draft.fleet.rules
+    since_s = draft.now_s - rules.recover_window_s
+    fleet.crashes_s = (*(at for at in fleet.crashes_s if at > since_s), draft.now_s)
+    if len(fleet.crashes_s) > rules.recover_threshold and fleet.stopping is None:
+        text = (
+            f"{len(fleet.crashes_s)} crashes within {rules.recover_window_s:g} s exceed "
+            f"the recover threshold of {rules.recover_threshold:g}: giving up"
+        )
+        draft.error(text)
+        draft.stop(e.Stop.GRACEFUL, OverRecoveryError(text))
+
+
+def delay_zygote(draft: Draft, base_s: float) -> None:
+    """Say when the current generation's zygote may be started again."""
+    seat = draft.fleet.zygote_seat
+    seat = replace(seat, streak=seat.streak + 1)
+    draft.fleet.zygote_seat = draft.back_off(seat, base_s, seat.streak)

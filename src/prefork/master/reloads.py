@@ -1,0 +1,26 @@
+"""How a reload begins, and how it is given up. That it goes on, slot by slot, is `reconcile`'s."""
+
+from __future__ import annotations
+
+from prefork.master import commands as c
+from prefork.master.draft import Draft
+
+
+def begin_reload(draft: Draft) -> None:
+    """Try out the next generation, beside the current one."""
+    fleet = draft.fleet
+    fleet.reload_again = False
+    fleet.last_generation += 1
+    fleet.incoming = fleet.last_generation
+    draft.info(f"reload: starting generation {fleet.incoming}")
+    draft.commands.append(c.Announce("reloading", f"loading generation {fleet.incoming}"))
+
+
+def abandon(draft: Draft, why: str) -> None:
+    """The incoming generation does not work: the old one serves on, and says so."""
+    fleet = draft.fleet
+    draft.error(f"reload failed: {why}; generation {fleet.generation} serves on")
+    draft.commands.append(c.Announce("ready", f"reload failed, generation {fleet.generation} serves on"))
+    fleet.incoming = None
+    if fleet.reload_again and fleet.stopping is None:
+        begin_reload(draft)

@@ -1,0 +1,71 @@
+"""What an event of a zygote means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prefork.errors import ApplicationError
+from prefork.master import commands as c
+from prefork.master import events as e
+from prefork.master.crashes import RETRY_S, count_crash, delay_zygote
+from prefork.master.draft import Draft
+from prefork.master.fleet import LIVE, Phase, Seat, ZygotePhase
+from prefork.master.reloads import abandon
+
+
+def zygote_ready(draft: Draft, event: e.ZygoteReady) -> None:
+    """It forks from now on."""
+    zygote = draft.fleet.zygotes.get(event.generation)
+    if zygote is not None and zygote.phase is ZygotePhase.STARTING:
+        draft.put_zygote(zygote, ZygotePhase.READY, None)
+        if event.generation == draft.fleet.generation:
+            draft.fleet.zygote_seat = Seat()
+
+
+def zygote_failed(draft: Draft, event: e.ZygoteFailed) -> None:
+    """It has said why it cannot load the application; what follows from that comes with its end."""
+    zygote = draft.fleet.zygotes.get(event.generation)
+    if zygote is not None:
+        draft.fleet.zygotes[event.generation] = replace(zygote, failure=event.failure)
+
+
+def zygote_unstarted(draft: Draft, event: e.ZygoteUnstarted) -> None:
+    """There was no process to be had: tried again, or the reload is given up."""
+    draft.fleet.zygotes.pop(event.generation, None)
+    draft.warn(f"zygote of generation {event.generation}: cannot be started: {event.why}")
+    if event.generation == draft.fleet.incoming:
+        abandon(draft, event.why)
+    else:
+        delay_zygote(draft, RETRY_S)
+
+
+def zygote_exited(draft: Draft, event: e.ZygoteExited) -> None:
+    """It is gone: as asked, or with the reload that it stood for, or it is to be replaced."""
+    fleet = draft.fleet
+    zygote = fleet.zygotes.pop(event.generation, None)
+    if zygote is None:
+        return
+    for child in list(fleet.of_generation(event.generation)):
+        if child.phase is Phase.SPAWNING:
+            draft.drop(child)
+            draft.commands.append(c.Forget(child.serial))
+            fleet.seats[child.slot] = replace(fleet.seat(child.slot), crashed_pid=child.replaces)
+    is_needed = event.generation in (fleet.generation, fleet.incoming)
+    if fleet.stopping is not None or zygote.phase is ZygotePhase.RETIRING or not is_needed:
+        return
+    failure = zygote.failure
+    if failure is None and zygote.phase is ZygotePhase.STARTING:
+        failure = e.BootFailure(f"{event.status} while the application was loaded")
+    who = f"zygote of generation {event.generation}"
+    if failure is None:
+        draft.error(f"{who} crashed: {event.status}")
+    else:
+        draft.tell_failure(event.generation, failure, who)
+    if event.generation == fleet.incoming:
+        abandon(draft, failure.summary if failure else str(event.status))
+    elif failure is not None and not any(x.phase in LIVE for x in fleet.children.values()):
+        # Nobody serves and the application cannot be loaded: a start that failed, late or early.
+        draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
+    else:
+        count_crash(draft)
+        delay_zygote(draft, fleet.rules.recover_interval_s)
