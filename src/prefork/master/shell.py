@@ -26,10 +26,10 @@ from prefork.net.listeners import ListenerSet
 from prefork.net.systemd import Notifier
 
 _SIGNALS = {
-    Nudge.DRAIN: signal.SIGTERM,
-    Nudge.QUIT: signal.SIGQUIT,
-    Nudge.DUMP_STACKS: signal.SIGABRT,
-    Nudge.KILL: signal.SIGKILL,
+    Nudge.DRAIN: "SIGTERM",
+    Nudge.QUIT: "SIGQUIT",
+    Nudge.DUMP_STACKS: "SIGABRT",
+    Nudge.KILL: "SIGKILL",
 }
 
 
@@ -164,7 +164,7 @@ class Shell:
     def _nudge_zygote(self, command: c.NudgeZygote) -> None:
         kin = self._household.zygote(command.generation)
         if kin is not None and kin.process is not None:
-            kin.process.send(_SIGNALS[command.nudge])
+            kin.process.send(signal.Signals[_SIGNALS[command.nudge]])
 
     def _spawn(self, command: c.Spawn) -> Iterable[e.Event]:
         start = Start(command.child, command.slot, command.generation)
@@ -199,7 +199,7 @@ class Shell:
     def _nudge_child(self, command: c.NudgeChild) -> None:
         kin = self._household.child(command.child)
         if kin is not None and kin.process is not None:
-            kin.process.send(_SIGNALS[command.nudge])
+            kin.process.send(signal.Signals[_SIGNALS[command.nudge]])
 
     def _call_spawn_hook(self, command: c.CallSpawnHook) -> Iterable[e.Event]:
         return self._call(self._hooks.on_child_spawn, command.pid)

@@ -23,18 +23,19 @@ from typing import Any
 
 from prefork.master import events as e
 
-HEARD = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGWINCH,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCHLD,
+_HEARD = (
+    "SIGTERM",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGHUP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGWINCH",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGCHLD",
 )
+"""By name: Windows has not all of them, and must be able to import this to be told so."""
 
 
 class Inbox:
@@ -56,7 +57,8 @@ class Inbox:
         self._had_terminal = _foreground_group() is not None
         if threading.current_thread() is threading.main_thread():
             self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-            for signum in HEARD:
+            for name in _HEARD:
+                signum = signal.Signals[name]
                 self._before[signum] = signal.signal(signum, self._note)
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
@@ -83,23 +85,21 @@ class Inbox:
 
     def _events(self, signum: int) -> Iterator[e.Event | None]:
         name = signal.Signals(signum).name
-        if signum == signal.SIGCHLD:
+        if name == "SIGCHLD":
             yield None
-        elif signum == signal.SIGTERM:
+        elif name == "SIGTERM":
             yield e.StopAsked(e.Stop.GRACEFUL, name)
-        elif signum == signal.SIGINT:
+        elif name == "SIGINT":
             yield e.StopAsked(e.Stop.FAST if self._has_interrupted else e.Stop.GRACEFUL, name)
             self._has_interrupted = True
-        elif signum == signal.SIGQUIT:
-            yield e.StopAsked(e.Stop.FAST, name)
-        elif signum == signal.SIGHUP:
+        elif name == "SIGHUP":
             is_closed = self._had_terminal and _foreground_group() is None
             yield e.StopAsked(e.Stop.GRACEFUL, "the terminal was closed") if is_closed else e.ReloadAsked()
-        elif signum == signal.SIGWINCH:
+        elif name == "SIGWINCH":
             if _foreground_group() != os.getpgrp():
                 yield e.RestAsked()
         else:
-            yield _PLAIN[signum]
+            yield _PLAIN[name]
 
     def close(self) -> None:
         """Give the program its own signal handling back. Idempotent; also for a forked child's copy."""
@@ -112,11 +112,12 @@ class Inbox:
         self._write.close()
 
 
-_PLAIN: dict[int, e.Event] = {
-    signal.SIGTTIN: e.ScaleAsked(+1),
-    signal.SIGTTOU: e.ScaleAsked(-1),
-    signal.SIGUSR1: e.ReopenAsked(),
-    signal.SIGUSR2: e.UpgradeAsked(),
+_PLAIN: dict[str, e.Event] = {
+    "SIGQUIT": e.StopAsked(e.Stop.FAST, "SIGQUIT"),
+    "SIGTTIN": e.ScaleAsked(+1),
+    "SIGTTOU": e.ScaleAsked(-1),
+    "SIGUSR1": e.ReopenAsked(),
+    "SIGUSR2": e.UpgradeAsked(),
 }
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from prefork import system
@@ -94,9 +94,12 @@ def execute_zygote(generation: int) -> Kin:
     """Run this program again as the zygote of `generation`, so that its code is loaded anew. Raises OSError."""
     ours, theirs = Channel.pair()
     with theirs:
-        ours.send(BeZygote(generation))
-        popen = _run_again([theirs])
-    return Kin(ours, system.StartedCommand(popen))
+        try:
+            ours.send(BeZygote(generation))
+            return Kin(ours, _hold_command(_run_again([theirs])))
+        except BaseException:
+            ours.close()
+            raise
 
 
 def execute_worker(start: Start, listeners: Sequence[HasFileno], producer: CommandProducer | None) -> Kin:
@@ -111,14 +114,23 @@ def execute_worker(start: Start, listeners: Sequence[HasFileno], producer: Comma
     with theirs:
         files: list[HasFileno] = [*listeners, theirs]
         inherited = tuple(x.fileno() for x in listeners)
-        message = Start(start.serial, start.slot, start.generation, inherited)
-        ours.send(message, inherited)
         try:
+            ours.send(replace(start, inherited=inherited), inherited)
             popen = _run_again(files) if producer is None else _produce(producer, files)
+            return Kin(ours, _hold_command(popen), is_foreign=producer is not None)
         except BaseException:
             ours.close()
             raise
-    return Kin(ours, system.StartedCommand(popen), is_foreign=producer is not None)
+
+
+def _hold_command(popen: subprocess.Popen[Any]) -> system.StartedCommand:
+    """As `hold`, for a command that has been started."""
+    try:
+        return system.StartedCommand(popen)
+    except OSError:
+        popen.kill()
+        popen.wait()
+        raise
 
 
 def _run_again(files: Sequence[HasFileno]) -> subprocess.Popen[Any]:

@@ -17,14 +17,17 @@ Not here: which loop runs the call, who asks for the drain, what happens when it
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import signal
 import socket
 import ssl
 import struct
 import sys
+import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 from prefork.errors import ApplicationError, ConfigError
@@ -86,6 +89,28 @@ class ForeignServer(ABC):
         Raises `TLSConfigError` if it cannot be used.
         """
         return self.serve_many([listener], server_context(TLSBytes(cert_data, key_data), self.alpn))
+
+
+@contextlib.contextmanager
+def woken_by_signals(fd: int) -> Iterator[None]:
+    """Have every signal write a byte to `fd`, a non-blocking descriptor that the server's loop watches.
+
+    A signal that arrives after Python's last look and before the loop's system call runs no Python handler
+    until that call returns, and a loop without a time-out never returns from it: the worker would sleep
+    through its own drain. Does nothing outside the main thread, and where a loop (uvloop) has seen to it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
 
 
 def require(package: str) -> None:

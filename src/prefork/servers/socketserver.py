@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from threading import Condition
 from typing import Any, ClassVar, Final
 
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer
+from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, woken_by_signals
 
 logger: Final = logging.getLogger("prefork.servers")
 
@@ -79,16 +79,22 @@ class SocketServerServer(ForeignServer):
                 server = server_class(self, listener, self._handler_class, self._open, context)
                 servers.append(server)
                 selector.register(listener, selectors.EVENT_READ, server)
-            while not self._drain_wanted:
-                for key, _ in selector.select():
-                    if key.data is not None and not self._drain_wanted:
-                        # What serve_forever calls; handle_request() would make a selector of its own.
-                        key.data._handle_request_noblock()  # noqa: SLF001
+            with woken_by_signals(self._wake.fileno()):
+                self._accept(selector, ours)
             for server in servers:
                 selector.unregister(server.socket)
                 server.socket.close()
             self._finish(servers)
             self._wake = None
+
+    def _accept(self, selector: selectors.BaseSelector, ours: socket.socket) -> None:
+        while not self._drain_wanted:
+            for key, _ in selector.select():
+                if key.data is None:
+                    ours.recv(4096)
+                    continue
+                # What serve_forever calls; handle_request() would make a selector of its own.
+                key.data._handle_request_noblock()  # noqa: SLF001
 
     def _finish(self, servers: Sequence[socketserver.BaseServer]) -> None:
         if not self._open.wait_empty(DRAIN_LINGER_S):

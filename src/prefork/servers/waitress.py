@@ -13,7 +13,9 @@ Not supported: what prefork does itself (see `_OWNED`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import socket
 import ssl
 import time
@@ -21,7 +23,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from prefork.errors import ConfigError
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, backlog_of, refuse_owned, require
+from prefork.servers.base import (
+    DRAIN_LINGER_S,
+    ForeignServer,
+    backlog_of,
+    refuse_owned,
+    require,
+    woken_by_signals,
+)
 
 _OWNED: Final = frozenset(
     {"host", "port", "listen", "sockets", "unix_socket", "unix_socket_perms", "backlog", "ipv4", "ipv6"}
@@ -70,8 +79,10 @@ class WaitressServer(ForeignServer):
         """Ask for the drain; from a signal handler too: sets a flag and writes one byte to a pipe."""
         self._drain_wanted = True
         if self._wake is not None:
-            # Without a thunk, because with one waitress takes a lock that the interrupted code may hold.
-            self._wake.pull_trigger()
+            # Without a thunk, because with one waitress takes a lock that the interrupted code may hold. A full
+            # pipe holds wake-ups enough.
+            with contextlib.suppress(BlockingIOError):
+                self._wake.pull_trigger()
 
     def serve_many(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None) -> None:
         """Serve `listeners` until drained. Runs in the worker; blocks its main thread."""
@@ -85,13 +96,15 @@ class WaitressServer(ForeignServer):
             queue_logger.setLevel(logging.ERROR)
         channels: dict[int, Any] = {}
         wake = trigger(channels)
+        os.set_blocking(wake.trigger, False)
         self._wake = wake
         dispatcher = ThreadedTaskDispatcher()
         dispatcher.set_thread_count(int(self._options["threads"]))
         servers = [self._server(each, channels, dispatcher, context) for each in listeners]
         try:
-            self._loop(servers, channels)
-            self._drain(servers, channels)
+            with woken_by_signals(wake.trigger):
+                self._loop(servers, channels)
+                self._drain(servers, channels)
         finally:
             self._wake = None
             dispatcher.shutdown()

@@ -16,7 +16,6 @@ One `Worker` object per process holds all its state.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import inspect
 import os
@@ -115,6 +114,8 @@ class Worker:
 
     def _listen_to_master(self) -> None:
         """Have the kernel signal us when the channel has something to read, end-of-file included."""
+        import fcntl  # not on Windows, where this module must import all the same
+
         fd = self.channel.fileno()
         signal.signal(signal.SIGIO, self._on_io)
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())

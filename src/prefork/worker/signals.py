@@ -13,8 +13,8 @@ import faulthandler
 import signal
 from types import FrameType
 
-_MUTED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_DEFAULT = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM, signal.SIGWINCH)
+_MUTED = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_DEFAULT = ("SIGTERM", "SIGQUIT", "SIGCHLD", "SIGALRM", "SIGWINCH")
 _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -26,11 +26,11 @@ def settle() -> None:
     """Forget what was inherited of the parent's own signal handling. Main thread only; zygote and worker."""
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for signum in _DEFAULT:
-        signal.signal(signum, signal.SIG_DFL)
-    for signum in _MUTED:
-        if signal.getsignal(signum) in _UNTOUCHED:
-            signal.signal(signum, mute)
+    for name in _DEFAULT:
+        signal.signal(signal.Signals[name], signal.SIG_DFL)
+    for name in _MUTED:
+        if signal.getsignal(signal.Signals[name]) in _UNTOUCHED:
+            signal.signal(signal.Signals[name], mute)
     # SIGABRT, and a real crash, write the stacks of all threads to standard error before the end. A program may
     # run without a usable standard error; then there is nowhere to write to.
     with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
