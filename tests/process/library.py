@@ -11,6 +11,9 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
+
+import trustme
 
 from tests.process.harness import SERVING, WAIT_S, Fleet
 
@@ -21,9 +24,12 @@ READY = r"worker (?P<slot>\d+) \(?pid (?P<pid>\d+)\b.* ready"
 _PLACE = re.compile(r"(https?://[^\s,]+|unix:[^\s,]+)")
 
 
-def run(path: Path, *arguments: str, env: Mapping[str, str | None] | None = None, cwd: Path | None = None) -> Fleet:
+def run(
+    path: Path, *arguments: str, env: Mapping[str, str | None] | None = None, cwd: Path | None = None
+) -> Fleet:
     """A program as a fleet, not yet started, with `story` on its path. Use it in `with`."""
-    return Fleet.script(path, *arguments, env={"PYTHONPATH": str(PROGRAMS), **(env or {})}, cwd=cwd)
+    search = os.pathsep.join(filter(None, (str(PROGRAMS), os.environ.get("PYTHONPATH"))))
+    return Fleet.script(path, *arguments, env={"PYTHONPATH": search, **(env or {})}, cwd=cwd)
 
 
 def places(fleet: Fleet) -> list[str]:
@@ -36,10 +42,6 @@ def ready_workers(fleet: Fleet, count: int, *, since: int = 0) -> list[int]:
     return [int(match["pid"]) for match in fleet.wait_for_all(READY, count, since=since)]
 
 
-def port_of(place: str) -> int:
-    return int(place.rpartition(":")[2])
-
-
 class Client:
     """A client of `story.talk`: a word goes out, a line comes back."""
 
@@ -49,10 +51,12 @@ class Client:
         self._lines = connection.makefile("rw")
 
     @classmethod
-    def at_port(cls, port: int, host: str = "127.0.0.1") -> Client:
-        return cls(socket.create_connection((host, port), WAIT_S))
+    def at(cls, place: str) -> Self:
+        """A client of one of `places`."""
+        host, _, port = place.rpartition("://")[2].rpartition(":")
+        return cls(socket.create_connection((host.strip("[]"), int(port)), WAIT_S))
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +81,8 @@ class Client:
 
 def client(fleet: Fleet) -> Client:
     """A fresh client of the fleet's first place."""
-    return Client(fleet.connect())
+    place = places(fleet)[0]
+    return Client(fleet.connect()) if place.startswith("unix:") else Client.at(place)
 
 
 def ask(fleet: Fleet, *words: str) -> str:
@@ -107,3 +112,14 @@ class Held:
             end.write("now\n")
         with self.client:
             return self.client.hear()
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path, Path]:
+    """Files with a certificate for localhost and 127.0.0.1, its key, and the authority that vouches for it."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    cert, key, ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+    cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(str(ca))
+    return cert, key, ca

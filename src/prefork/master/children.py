@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ def _spawned(draft: Draft, child: Child, event: e.ChildSpawned) -> None:
     draft.put(child, phase=Phase.BOOTING, pid=event.pid, deadline_s=due_s)
     seat = draft.fleet.seat(child.slot)
     draft.fleet.seats[child.slot] = replace(seat, spawn_failures=0)
+    if draft.fleet.stopping is not None and draft.fleet.stopping.error is not None:
+        return  # a hook has raised, or the fleet is given up: no more hooks (seed)
     draft.commands.append(c.CallSpawnHook(event.pid))
     if child.replaces is not None:
         draft.commands.append(c.CallRecoverHook(child.replaces, event.pid))
@@ -43,12 +46,14 @@ def _spawned(draft: Draft, child: Child, event: e.ChildSpawned) -> None:
 
 def _unspawned(draft: Draft, child: Child, event: e.SpawnFailed) -> None:
     draft.drop(child)
+    if draft.fleet.stopping is not None or child.generation < draft.fleet.generation:
+        return  # not needed any more
     if child.generation == draft.fleet.incoming:
         abandon(draft, f"its first worker could not be spawned: {event.why}")
         return
     seat = draft.fleet.seat(child.slot)
     failures = seat.spawn_failures + 1
-    seat = replace(seat, spawn_failures=failures, crashed_pid=child.replaces)
+    seat = replace(seat, spawn_failures=failures, crashed_pid=child.replaces or seat.crashed_pid)
     draft.fleet.seats[child.slot] = draft.back_off(seat, RETRY_S, failures)
     draft.warn(f"worker {child.slot}: cannot be spawned, will be tried again: {event.why}")
 
@@ -57,11 +62,16 @@ def _ready(draft: Draft, child: Child, _event: e.ChildReady) -> None:
     fleet = draft.fleet
     child = draft.put(child, phase=Phase.READY, ready_at_s=draft.now_s, deadline_s=None)
     fleet.proven = True
+    fleet.seats[child.slot] = replace(fleet.seat(child.slot), crashed_pid=None)
     draft.info(f"{child} ready")
     if child.generation == fleet.incoming:
         fleet.generation, fleet.incoming = child.generation, None
         fleet.rolling = True
         fleet.zygote_seat = Seat()
+        # The back-off was earned by the old code.
+        fleet.seats = {
+            slot: replace(seat, streak=0, not_before_s=-math.inf) for slot, seat in fleet.seats.items()
+        }
         draft.info(f"reload: generation {child.generation} works, replacing the other workers")
         if fleet.reload_again:
             begin_reload(draft)
@@ -109,7 +119,7 @@ def _died_as_asked(draft: Draft, child: Child, event: e.ChildExited) -> None:
 
 def _died_hung(draft: Draft, child: Child, event: e.ChildExited) -> None:
     """A worker that was killed: because it hung in its boot, or at the end of its grace period."""
-    if child.failure is not None:
+    if child.is_hung:
         _died_in_boot(draft, child, event)
     else:
         _died_as_asked(draft, child, event)
@@ -120,7 +130,7 @@ _ROWS: dict[Phase, tuple[Callable[..., None], ...]] = {
     Phase.SPAWNING: (_spawned, _unspawned, _nothing, _nothing, _nothing),
     Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot),
     Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service),
-    Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_as_asked),
+    Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_in_service),
     Phase.DRAINING: (_nothing, _nothing, _nothing, _nothing, _died_as_asked),
     Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung),
     Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung),

@@ -14,6 +14,8 @@ from prefork.master.fleet import Child
 
 RETRY_S = 0.1
 """First delay before a failed fork is tried again; doubles."""
+ZYGOTE_DELAY_S = 60.0
+"""Longest back-off before a zygote is tried again: workers serve meanwhile, and an import is not cheap."""
 
 
 def crashed(draft: Draft, child: Child, *, delayed: bool = True) -> None:
@@ -47,4 +49,4 @@ def delay_zygote(draft: Draft, base_s: float) -> None:
     """Say when the current generation's zygote may be started again."""
     seat = draft.fleet.zygote_seat
     seat = replace(seat, streak=seat.streak + 1)
-    draft.fleet.zygote_seat = draft.back_off(seat, base_s, seat.streak)
+    draft.fleet.zygote_seat = draft.back_off(seat, base_s, seat.streak, ZYGOTE_DELAY_S)

@@ -19,7 +19,7 @@ STACKS_S = 1.0
 """Time for a hung process to write its stacks before it is killed."""
 FAST_STOP_S = 1.0
 """Time a fast stop leaves a worker to run its `finally` blocks."""
-RETIRE_S = 5.0
+RETIRE_S = 1.0
 """Time a retiring zygote has for its exit handlers."""
 STEERED_S = 1.0
 """Time between steering new connections away from a socket and draining its worker: a handshake that had
@@ -89,7 +89,8 @@ class Draft:
         self.put(child, phase=Phase.STEERED, deadline_s=self.now_s + STEERED_S)
 
     def drain(self, child: Child) -> None:
-        self.put(child, phase=Phase.DRAINING, deadline_s=self.now_s + self.fleet.rules.grace_s)
+        due_s = self.now_s + self.fleet.rules.grace_s
+        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, failure=None)
         self.commands.append(c.NudgeChild(child.serial, Nudge.DRAIN))
 
     def quit(self, child: Child) -> None:
@@ -137,17 +138,21 @@ class Draft:
         if was is None:
             self.fleet.stopping = Stopping(how, error)
             self.commands.append(c.Announce("stopping", "stopping"))
+            for child in list(self.fleet.children.values()):
+                if child.phase is Phase.SPAWNING and child.deadline_s is not None:
+                    due_s = min(child.deadline_s, self.now_s + self.fleet.rules.grace_s)
+                    self.put(child, deadline_s=due_s)
         else:
             self.fleet.stopping = Stopping(max(how, was.how), was.error or error)
 
-    def delay_s(self, base_s: float, streak: int) -> float:
+    def delay_s(self, base_s: float, streak: int, most_s: float = MAX_DELAY_S) -> float:
         """Back-off before try number `streak` (from 1): doubling, bounded, stretched by jitter."""
         fleet = self.fleet
         # Numerical Recipes' generator: the jitter must differ between masters, not be secret.
         fleet.chance = (fleet.chance * 1664525 + 1013904223) % 2**32
         stretch = 1 + JITTER * fleet.chance / 2**32
-        bound_s = max(MAX_DELAY_S, base_s)
+        bound_s = max(most_s, base_s)
         return float(min(base_s * 2 ** min(streak - 1, 30), bound_s)) * stretch
 
-    def back_off(self, seat: Seat, base_s: float, streak: int) -> Seat:
-        return replace(seat, not_before_s=self.now_s + self.delay_s(base_s, streak))
+    def back_off(self, seat: Seat, base_s: float, streak: int, most_s: float = MAX_DELAY_S) -> Seat:
+        return replace(seat, not_before_s=self.now_s + self.delay_s(base_s, streak, most_s))

@@ -73,6 +73,16 @@ class Child:
     is_hurried: bool = False
     """It has been told to leave at once, not only to finish."""
 
+    @property
+    def is_hung(self) -> bool:
+        """It hung in its boot, and its end, which counts as a crash, is still to come."""
+        return self.failure is not None and self.phase in (Phase.ABORTED, Phase.KILLED)
+
+    @property
+    def holds_slot(self) -> bool:
+        """Nobody else of its generation may be spawned beside it."""
+        return self.phase in LIVE or self.is_hung
+
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.pid}, generation {self.generation})"
 
@@ -96,6 +106,8 @@ class Seat:
     spawn_failures: int = 0
     not_before_s: float = -math.inf
     crashed_pid: int | None = None
+    has_queue: bool = False
+    """reuseport, a slot that is not steered to any more: no worker has emptied its queue since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +153,6 @@ class Fleet:
     slots_open: int = 0
     stopping: Stopping | None = None
     upgrade_deadline_s: float | None = None
-    replaced: bool = False
-    """A new master has taken over."""
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
     finished: bool = False
@@ -159,6 +169,12 @@ class Fleet:
 
     def of_generation(self, generation: int) -> Iterator[Child]:
         return (child for child in self.children.values() if child.generation == generation)
+
+    def deserted_slots(self) -> Iterator[int]:
+        """reuseport: slots not wanted any more, with connections in their queue and nobody there to accept them."""
+        for slot in range(self.wanted, self.slots_open):
+            if self.seat(slot).has_queue and not any(self.in_slot(slot)):
+                yield slot
 
     def ready_slots(self) -> int:
         """How many of the wanted slots have a worker that accepts."""
@@ -183,8 +199,9 @@ class Fleet:
         if self.rules.uses_zygote and (zygote is None or zygote.phase is not ZygotePhase.READY):
             return
         for slot in range(self.wanted):
-            if not any(c.phase in LIVE and c.generation == self.generation for c in self.in_slot(slot)):
+            if not any(c.holds_slot and c.generation == self.generation for c in self.in_slot(slot)):
                 yield slot
+        yield from self.deserted_slots()
 
     def _lacks_zygote(self) -> bool:
         return self.rules.uses_zygote and self.generation not in self.zygotes

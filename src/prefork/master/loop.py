@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections import deque
 
 from prefork import system
+from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.fleet import Fleet
 from prefork.master.plan import decide
 from prefork.master.shell import Shell
+
+HOOKS = (c.CallSpawnHook, c.CallReadyHook, c.CallRecoverHook)
+"""After a hook has raised no other is called (seed)."""
 
 
 def supervise(fleet: Fleet, shell: Shell) -> None:
@@ -39,8 +43,16 @@ def _feed(fleet: Fleet, shell: Shell, event: e.Event) -> Fleet:
     events = deque([event])
     while events:
         fleet, commands = decide(fleet, events.popleft(), system.now_s())
+        is_broken = False
         for command in commands:
-            events.extend(shell.execute(command))
+            if is_broken and isinstance(command, HOOKS):
+                continue
+            led_to = list(shell.execute(command))
+            if any(isinstance(x, e.Broken) for x in led_to):
+                is_broken = True
+                events.extendleft(reversed(led_to))  # before any more hooks are called
+            else:
+                events.extend(led_to)
     return fleet
 
 

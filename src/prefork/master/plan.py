@@ -74,6 +74,8 @@ def _child_due(draft: Draft, child: Child) -> None:
         draft.error(f"{child}: {failure.summary}: its stacks follow")
         draft.abort(child, failure)
     elif child.phase is Phase.STEERED:
+        # It has accepted for long enough after connections began to go elsewhere.
+        fleet.seats[child.slot] = replace(fleet.seat(child.slot), has_queue=False)
         draft.drain(child)
     else:
         if child.phase is Phase.DRAINING and not child.is_hurried:
@@ -113,7 +115,7 @@ def _reload_asked(draft: Draft, _event: e.ReloadAsked) -> None:
 
 def _scale_asked(draft: Draft, event: e.ScaleAsked) -> None:
     fleet = draft.fleet
-    if fleet.stopping is not None:
+    if fleet.stopping is not None or (fleet.resting and event.delta < 0):
         return
     base = 0 if fleet.resting else fleet.wanted
     fleet.resting = False
@@ -145,12 +147,11 @@ def _upgrade_asked(draft: Draft, _event: e.UpgradeAsked) -> None:
 
 def _upgrade_ready(draft: Draft, _event: e.UpgradeReady) -> None:
     fleet = draft.fleet
-    fleet.upgrade_deadline_s = None
-    if fleet.stopping is None:
+    was_awaited, fleet.upgrade_deadline_s = fleet.upgrade_deadline_s is not None, None
+    if was_awaited and fleet.stopping is None:
         draft.info("upgrade: the new master serves; this one drains and leaves")
         # Not `draft.stop`: the service goes on, so the service manager is not told of a stop.
         fleet.stopping = Stopping(e.Stop.GRACEFUL)
-        fleet.replaced = True
 
 
 def _upgrade_lost(draft: Draft, event: e.UpgradeLost) -> None:

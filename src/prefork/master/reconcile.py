@@ -15,6 +15,8 @@ who is spawned and who is told to stop, and the rules are few:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefork.master import commands as c
 from prefork.master.draft import Draft
 from prefork.master.events import Stop
@@ -29,13 +31,15 @@ def reconcile(draft: Draft) -> None:
         _wind_down(draft, draft.fleet.stopping.how)
         return
     _start_zygotes(draft)
+    _call_ready_hook(draft)
+    _announce(draft)
+    may_steer = draft.fleet.rules.reuseport and draft.fleet.all_ready and not draft.fleet.resting
+    if may_steer:
+        _steer(draft)
     _dismiss_unwanted(draft)
     _fill_slots(draft)
     _replace_older(draft)
-    _call_ready_hook(draft)
-    _announce(draft)
-    if draft.fleet.rules.reuseport and draft.fleet.all_ready and not draft.fleet.resting:
-        _steer(draft)
+    if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)
 
@@ -104,7 +108,15 @@ def _dismiss_unwanted(draft: Draft) -> None:
         if child.slot < fleet.wanted and not fleet.resting and not is_stale:
             continue
         if child.phase is Phase.READY and fleet.rules.reuseport and not fleet.resting:
-            draft.steer_away(child)
+            if child.slot >= fleet.steered:
+                draft.steer_away(child)
+        elif (
+            child.phase is Phase.BOOTING
+            and fleet.seat(child.slot).has_queue
+            and not fleet.resting
+            and not is_stale
+        ):
+            continue
         elif child.phase in (Phase.BOOTING, Phase.READY):
             draft.drain(child)
 
@@ -116,25 +128,27 @@ def _fill_slots(draft: Draft) -> None:
     for slot in range(fleet.wanted):
         if fleet.seat(slot).not_before_s <= draft.now_s:
             _fill(draft, slot, fleet.generation)
+    for slot in list(fleet.deserted_slots()):
+        if fleet.seat(slot).not_before_s <= draft.now_s:
+            _fill(draft, slot, fleet.generation)
     if fleet.incoming is not None:
         _fill(draft, 0, fleet.incoming)
 
 
 def _fill(draft: Draft, slot: int, generation: int) -> None:
-    taken = any(x.phase in LIVE and x.generation == generation for x in draft.fleet.in_slot(slot))
+    taken = any(x.holds_slot and x.generation == generation for x in draft.fleet.in_slot(slot))
     if not taken and _can_fork(draft, generation):
         draft.spawn(slot, generation)
 
 
 def _replace_older(draft: Draft) -> None:
     fleet = draft.fleet
-    renewed = {
-        x.slot for x in fleet.children.values() if x.phase is Phase.READY and x.generation == fleet.generation
-    }
+    renewed = {x.slot for x in fleet.of_generation(fleet.generation) if x.phase is Phase.READY}
     for child in list(fleet.children.values()):
         is_older = child.generation < fleet.generation and child.phase is Phase.READY
         if is_older and child.slot in renewed:
             draft.drain(child)
+    renewed = {slot for slot in renewed if slot < fleet.wanted}
     is_mixed = any(x.generation != fleet.generation and x.phase in LIVE for x in fleet.children.values())
     if fleet.rolling and not is_mixed and len(renewed) >= fleet.wanted:
         _end_reload(draft)
@@ -155,13 +169,19 @@ def _steer(draft: Draft) -> None:
     while count < fleet.wanted and count in ready:
         count += 1
     if count != fleet.steered:
+        for slot in range(count, fleet.steered):
+            fleet.seats[slot] = replace(fleet.seat(slot), has_queue=True)
         fleet.steered = count
         draft.commands.append(c.Steer(count))
 
 
 def _close_slots(draft: Draft) -> None:
     fleet = draft.fleet
-    while fleet.slots_open > max(1, fleet.wanted) and not any(fleet.in_slot(fleet.slots_open - 1)):
+    while fleet.slots_open > max(1, fleet.wanted):
+        last = fleet.slots_open - 1
+        if last < fleet.steered or any(fleet.in_slot(last)) or fleet.seat(last).has_queue:
+            break
+        fleet.seats.pop(last, None)  # opened again, it starts afresh: slots are opened in order
         fleet.slots_open -= 1
         draft.commands.append(c.CloseSlot(fleet.slots_open))
 

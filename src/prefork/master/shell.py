@@ -153,7 +153,7 @@ class Shell:
                 kin = execute_zygote(generation)
         except (OSError, PreforkError) as error:
             if isinstance(error, ForkWithThreadsError) and self._household.is_empty:
-                return (e.Broken(error),)
+                return (e.Broken(error), e.ZygoteUnstarted(generation, str(error)))
             return (e.ZygoteUnstarted(generation, str(error)),)
         self._household.add_zygote(generation, kin)
         return ()
@@ -177,7 +177,9 @@ class Shell:
         except (OSError, AddressError) as error:
             return (e.SpawnFailed(command.child, str(error)),)
         except PreforkError as error:
-            return (e.Broken(error),)
+            return (e.Broken(error), e.SpawnFailed(command.child, str(error)))
+        except ValueError as error:  # the slot below could not be opened yet
+            return (e.SpawnFailed(command.child, str(error)),)
         return self._household.add_child(command.child, kin)
 
     def _ask_for_fork(self, start: Start, listeners: Iterable[Any]) -> Kin:

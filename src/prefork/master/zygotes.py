@@ -32,6 +32,8 @@ def zygote_failed(draft: Draft, event: e.ZygoteFailed) -> None:
 def zygote_unstarted(draft: Draft, event: e.ZygoteUnstarted) -> None:
     """There was no process to be had: tried again, or the reload is given up."""
     draft.fleet.zygotes.pop(event.generation, None)
+    if draft.fleet.stopping is not None:
+        return
     draft.warn(f"zygote of generation {event.generation}: cannot be started: {event.why}")
     if event.generation == draft.fleet.incoming:
         abandon(draft, event.why)
@@ -49,7 +51,8 @@ def zygote_exited(draft: Draft, event: e.ZygoteExited) -> None:
         if child.phase is Phase.SPAWNING:
             draft.drop(child)
             draft.commands.append(c.Forget(child.serial))
-            fleet.seats[child.slot] = replace(fleet.seat(child.slot), crashed_pid=child.replaces)
+            if child.replaces is not None and child.generation >= fleet.generation:
+                fleet.seats[child.slot] = replace(fleet.seat(child.slot), crashed_pid=child.replaces)
     is_needed = event.generation in (fleet.generation, fleet.incoming)
     if fleet.stopping is not None or zygote.phase is ZygotePhase.RETIRING or not is_needed:
         return
@@ -63,9 +66,15 @@ def zygote_exited(draft: Draft, event: e.ZygoteExited) -> None:
         draft.tell_failure(event.generation, failure, who)
     if event.generation == fleet.incoming:
         abandon(draft, failure.summary if failure else str(event.status))
-    elif failure is not None and not any(x.phase in LIVE for x in fleet.children.values()):
+    elif (
+        failure is not None
+        and not fleet.resting
+        and not any(x.phase in LIVE for x in fleet.children.values())
+    ):
         # Nobody serves and the application cannot be loaded: a start that failed, late or early.
         draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
     else:
-        count_crash(draft)
-        delay_zygote(draft, fleet.rules.recover_interval_s)
+        # Code that cannot be loaded any more is no crash while the workers that have it loaded serve on.
+        if failure is None:
+            count_crash(draft)
+        delay_zygote(draft, max(RETRY_S, fleet.rules.recover_interval_s))

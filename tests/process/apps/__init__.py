@@ -11,8 +11,9 @@ import socket
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGHUP
 
-from tests.process.harness import WAIT_S, Fleet
+from tests.process.harness import WAIT_S, Fleet, wait_until
 
 APPS = Path(__file__).parent
 
@@ -38,7 +39,9 @@ GOOD = """
 """An application for a `Site`; VERSION stands for what tells two of them apart."""
 
 
-def serving(app: str, *extra: str, folder: Path = APPS, workers: int = 2, bind: str = "127.0.0.1:0") -> list[str]:
+def serving(
+    app: str, *extra: str, folder: Path = APPS, workers: int = 2, bind: str = "127.0.0.1:0"
+) -> list[str]:
     """The arguments that serve `app`: "web" is web:app of this folder."""
     target = app if ":" in app else f"{app}:app"
     return [target, "--app-dir", str(folder), "--bind", bind, "--workers", str(workers), *extra]
@@ -48,6 +51,19 @@ def wait_until_ready(fleet: Fleet, workers: int = 2) -> list[int]:
     """Wait until the fleet serves with all its workers: their pids, by slot."""
     fleet.wait_for(rf"ready: {workers} workers?")
     return fleet.wait_for_workers(workers)
+
+
+def reload(fleet: Fleet) -> None:
+    """Have the code loaded anew, and wait until nobody serves the old one any more.
+
+    "reload done" is not enough for a test: a worker that was told to drain accepts until it has heard of it.
+    """
+    old = fleet.workers()
+    fleet.signal(SIGHUP)
+    fleet.wait_for("reload done")
+    wait_until(
+        lambda: not set(old) & set(fleet.workers()), "the old workers have left", show=lambda: fleet.output
+    )
 
 
 class Site:
@@ -80,10 +96,15 @@ class Request:
     path: str = "/"
 
     def send(self) -> Request:
+        """Send it; the worker may not have accepted yet."""
         self.connection.settimeout(WAIT_S)
         head = f"GET {self.path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
         self.connection.sendall(head.encode())
         return self
+
+    def __del__(self) -> None:
+        # Of a test that failed, or that wants no answer.
+        self.connection.close()
 
     def answer(self) -> str:
         """The body; "" where the connection ended without an answer, in whichever way."""
@@ -121,19 +142,18 @@ class Held:
     """A request in flight, in the application's own code, until it is let go."""
 
     def __init__(self, fleet: Fleet, folder: Path, name: str = "held") -> None:
-        self.pipe = folder / name
-        os.mkfifo(self.pipe)
+        pipe = folder / name
+        os.mkfifo(pipe)
+        # For both directions: then neither this open nor the application's waits for the other.
+        self._end = os.open(pipe, os.O_RDWR)
         since = fleet.mark()
-        self.request = Request(fleet.connect(), f"/hold?{self.pipe}").send()
+        self._request = Request(fleet.connect(), f"/hold?{pipe}").send()
         self.pid = int(fleet.wait_for(r"holding pid (\d+)", since=since)[1])
 
     def answer(self) -> str:
         """Let it go: the body; "" where the worker is gone and took it along."""
-        # Not blocking: with no reader, because its worker has died, opening it would wait for ever.
-        try:
-            end = os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:
-            return self.request.answer()
-        os.write(end, b"now")
-        os.close(end)
-        return self.request.answer()
+        os.write(self._end, b"now")
+        return self._request.answer()
+
+    def __del__(self) -> None:
+        os.close(self._end)

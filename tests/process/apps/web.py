@@ -1,10 +1,9 @@
 """An ASGI application for the tests of promises: says which worker answers, holds requests, hangs, spawns.
 
-    /            "pid 123"
-    /hold?PATH   answers when PATH, a named pipe, is written to; says "holding pid 123" before
-    /hang        blocks the event loop for good
-    /litter      starts a process that outlives its parent's attention: a grandchild, which ends by itself
-
+/            "pid 123"
+/hold?PATH   answers when PATH, a named pipe, is written to; says "holding pid 123" before
+/hang        blocks the event loop for good
+/litter      starts a process that outlives its parent's attention: a grandchild, which ends by itself
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer as the path asks."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
@@ -26,11 +26,11 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if path == "/hold":
         await _hold(scope["query_string"].decode())
     elif path == "/hang":
-        print(f"hanging pid {os.getpid()}", file=sys.stderr, flush=True)
-        time.sleep(1000)  # noqa: ASYNC251: that is what is tested
+        sys.stderr.write(f"hanging pid {os.getpid()}\n")
+        time.sleep(1000)  # noqa: ASYNC251  (that is what is tested)
     elif path == "/litter":
         # Its parent, the shell, ends at once; so it is left to the nearest subreaper.
-        subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)  # noqa: ASYNC221: short
+        subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)  # noqa: ASYNC221  (short)
     body = b"pid %d" % os.getpid()
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -46,5 +46,10 @@ async def _lifespan(receive: Any, send: Any) -> None:
 
 
 async def _hold(pipe: str) -> None:
-    print(f"holding pid {os.getpid()}", file=sys.stderr, flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, Path(pipe).read_bytes)
+    sys.stderr.write(f"holding pid {os.getpid()}\n")
+    await asyncio.get_running_loop().run_in_executor(None, _read_one, pipe)
+
+
+def _read_one(pipe: str) -> None:
+    with Path(pipe).open("rb", buffering=0) as end:
+        end.read(1)

@@ -10,9 +10,11 @@ from typing import Any
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Answer as the path asks."""
     if environ["PATH_INFO"] == "/hold":
-        print(f"holding pid {os.getpid()}", file=sys.stderr, flush=True)
-        Path(environ["QUERY_STRING"]).read_bytes()
+        sys.stderr.write(f"holding pid {os.getpid()}\n")
+        with Path(environ["QUERY_STRING"]).open("rb", buffering=0) as end:
+            end.read(1)
     body = b"pid %d" % os.getpid()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]

@@ -15,8 +15,8 @@ import random
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prefork import is_child
@@ -52,8 +52,6 @@ def tell(call: Callable[[], object]) -> None:
     except Exception as error:
         cause = f" from {type(error.__cause__).__name__}" if error.__cause__ else ""
         say(f"raised {type(error).__name__}: {error}{cause}")
-        if os.environ.get("STORY_TRACEBACK"):
-            traceback.print_exc()
     else:
         say("returned")
 
@@ -78,7 +76,7 @@ def _descriptors() -> str:
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
+            found[name] = str(Path("/proc/self/fd", name).readlink())
         except FileNotFoundError:  # the descriptor that listed the folder
             continue
     return json.dumps(found)
@@ -87,8 +85,7 @@ def _descriptors() -> str:
 def _hold(name: str) -> str:
     """A request that is in flight until the test says so, by writing to a pipe with a name."""
     say(f"holding {os.getpid()}")
-    with open(name) as gate:  # noqa: PTH123: opens when the test opens its end
-        return f"let go: {gate.read().strip()}"
+    return f"let go: {Path(name).read_text().strip()}"  # opens when the test opens its end
 
 
 def _raise(text: str) -> str:

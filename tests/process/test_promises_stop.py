@@ -1,0 +1,186 @@
+"""Promise 6: TERM is obeyed at once, at any moment; every wait has a bound; the end leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.process.apps import UNCACHED, Held, Request, Site, pid_of, serving, wait_until_ready
+from tests.process.harness import Fleet
+
+SLACK_S = 10.0
+"""Far above what any of these ends takes on a busy machine, far below the grace period and the boot time-out."""
+
+IMPORT_WAITS = """
+    import time
+    print("importing", flush=True)
+    time.sleep(1000)
+    """
+IMPORT_WAITS_STUBBORNLY = """
+    import signal, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("importing", flush=True)
+    while True:
+        time.sleep(1000)
+    """
+STARTUP_WAITS = """
+    import asyncio
+    async def app(scope, receive, send):
+        print("starting up", flush=True)
+        await asyncio.Event().wait()
+    """
+STARTUP_BLOCKS = """
+    import time
+    async def app(scope, receive, send):
+        print("starting up", flush=True)
+        time.sleep(1000)
+    """
+CRASHES = """
+    import os
+    async def app(scope, receive, send):
+        os._exit(1)
+    """
+
+METHODS = pytest.mark.parametrize("method", ["fork", "exec"])
+ENDS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+
+
+def _ends_at_once(fleet: Fleet, number: signal.Signals = signal.SIGTERM) -> None:
+    """It is told to stop, is gone with status 0 long before any time-out, and nobody is left."""
+    begun_s = time.monotonic()
+    assert fleet.stop(number) == 0
+    assert time.monotonic() - begun_s < SLACK_S
+    fleet.assert_nothing_left()
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        (IMPORT_WAITS, "importing"),
+        (IMPORT_WAITS_STUBBORNLY, "importing"),
+        (STARTUP_WAITS, "starting up"),
+        (STARTUP_BLOCKS, "starting up"),
+    ],
+    ids=["import", "stubborn import", "startup", "blocking startup"],
+)
+def test_term_ends_a_boot(
+    fleet_of: Callable[..., Fleet], tmp_path: Path, source: str, word: str, method: str
+) -> None:
+    """The application is still being loaded, or is starting: it is not waited for."""
+    site = Site(tmp_path)
+    site.write(source)
+    grace = ["--grace-period", "2"] if source is IMPORT_WAITS_STUBBORNLY else []
+    fleet = fleet_of(*site.serving("--start-method", method, *grace))
+    fleet.wait_for(word)
+    _ends_at_once(fleet)
+    assert "Traceback" not in fleet.output
+
+
+@ENDS
+def test_a_stop_before_anything_has_begun(fleet_of: Callable[..., Fleet], number: signal.Signals) -> None:
+    """The first line has been said, the zygote perhaps not even forked."""
+    fleet = fleet_of(*serving("web"))
+    fleet.wait_until_serving()
+    _ends_at_once(fleet, number)
+
+
+@pytest.mark.parametrize(
+    "source", [IMPORT_WAITS, STARTUP_WAITS, STARTUP_BLOCKS], ids=["import", "startup", "block"]
+)
+@ENDS
+def test_term_ends_a_reload(
+    fleet_of: Callable[..., Fleet], tmp_path: Path, source: str, number: signal.Signals
+) -> None:
+    """A new generation is on its way and will not come: old and new end together."""
+    site = Site(tmp_path)
+    fleet = fleet_of(*site.serving(), env=UNCACHED)
+    wait_until_ready(fleet)
+    site.write(source)
+    fleet.signal(signal.SIGHUP)
+    fleet.wait_for("importing|starting up")
+    _ends_at_once(fleet, number)
+
+
+def test_term_ends_a_crash_loop(fleet_of: Callable[..., Fleet], tmp_path: Path) -> None:
+    """Between two starts of a worker that cannot live, the delay is not sat out."""
+    site = Site(tmp_path)
+    site.write(CRASHES)
+    fleet = fleet_of(*site.serving("--recover-interval", "60", "--recover-threshold", "1000"))
+    fleet.wait_for_all(r"next start in", 2)
+    _ends_at_once(fleet)
+
+
+@pytest.mark.parametrize("app", ["web", "wsgi"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_in_flight_is_finished(
+    fleet_of: Callable[..., Fleet], tmp_path: Path, app: str, number: signal.Signals
+) -> None:
+    """The master says that it stops; the request that a worker is at gets its answer; then all are gone."""
+    fleet = fleet_of(*serving(app))
+    wait_until_ready(fleet)
+    held = Held(fleet, tmp_path)
+    fleet.signal(number)
+    fleet.wait_for(r"stopping \(graceful\)")
+    # The idle worker has left, so the order to drain has been obeyed.
+    fleet.wait_for(r"worker \d .*stopped: exit status 0")
+    assert pid_of(held.answer()) == held.pid
+    assert fleet.wait() == 0
+    fleet.assert_nothing_left()
+
+
+def test_a_hung_request_is_ended_at_the_grace_period(fleet_of: Callable[..., Fleet]) -> None:
+    """A worker whose event loop is blocked hears nothing: it is killed, and the log names it."""
+    fleet = fleet_of(*serving("web", "--grace-period", "1"))
+    wait_until_ready(fleet)
+    request = Request(fleet.connect(), "/hang").send()
+    hung = fleet.wait_for(r"hanging pid (\d+)")[1]
+    fleet.signal(signal.SIGTERM)
+    fleet.wait_for(rf"pid {hung}, generation 1\) did not finish within 1 s: killing it", since=0)
+    assert fleet.wait() == 0
+    assert request.answer() == ""
+    fleet.assert_nothing_left()
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGQUIT])
+def test_a_second_interrupt_is_fast(
+    fleet_of: Callable[..., Fleet], tmp_path: Path, second: signal.Signals
+) -> None:
+    """Somebody presses Ctrl-C once more: requests in flight are not waited for."""
+    fleet = fleet_of(*serving("web", "--grace-period", "1000"))
+    wait_until_ready(fleet)
+    _held = Held(fleet, tmp_path)
+    fleet.signal(signal.SIGINT)
+    fleet.wait_for(r"stopping \(graceful\)")
+    _ends_at_once(fleet, second)
+
+
+def test_quit_is_fast(fleet_of: Callable[..., Fleet], tmp_path: Path) -> None:
+    """QUIT at once, with a request in flight and with a worker that hears nothing."""
+    fleet = fleet_of(*serving("web", "--grace-period", "1000"))
+    wait_until_ready(fleet)
+    _held = Held(fleet, tmp_path)
+    _hung = Request(fleet.connect(), "/hang").send()
+    fleet.wait_for(r"hanging pid")
+    _ends_at_once(fleet, signal.SIGQUIT)
+
+
+@METHODS
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_a_graceful_stop(
+    fleet_of: Callable[..., Fleet], tmp_path: Path, method: str, number: signal.Signals
+) -> None:
+    """Ctrl-C reaches every process of the family; the request in flight is finished all the same."""
+    fleet = fleet_of(*serving("web", "--start-method", method))
+    wait_until_ready(fleet)
+    held = Held(fleet, tmp_path)
+    fleet.signal_group(number)
+    fleet.wait_for(r"worker \d .*stopped: exit status 0")
+    assert pid_of(held.answer()) == held.pid
+    assert fleet.wait() == 0
+    fleet.assert_nothing_left()
+    assert "Traceback" not in fleet.output
