@@ -214,7 +214,7 @@ class Prefork(FleetOptions):
             )
             left_open.callback(shell.close)
             places = ", ".join(address.url(is_tls) for address in listeners.addresses)
-            logger.info("serving %s with %d workers", places, count)
+            logger.info("serving %s with %d worker%s", places, count, "s" if count > 1 else "")
             try:
                 supervise(self._fleet(count, listeners, means), shell)
             finally:
@@ -245,6 +245,7 @@ class Prefork(FleetOptions):
             grace_s=self.shutdown_grace_period_s,
             boot_timeout_s=self.boot_timeout_s,
             uses_zygote=means.uses_zygote,
+            repeats_drain=means.command_producer is None,
             reuseport=self.reuseport,
         )
         slots = listeners.slots_open

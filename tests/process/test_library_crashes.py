@@ -138,7 +138,7 @@ def test_threshold_zero_recovers_from_nothing(python_script: Script) -> None:
 
 def test_crashes_are_forgotten_when_the_window_has_passed(python_script: Script) -> None:
     """A rare crash over months never adds up: past the window the next one counts as the first."""
-    options = '{"recover_window_s": 0.3, "recover_threshold": 1, "recover_interval_s": 0.35}'
+    options = '{"recover_window_s": 0.15, "recover_threshold": 1, "recover_interval_s": 0.2}'
     with run(python_script(IN_SERVICE), "fork", options) as fleet:
         victim = ready_workers(fleet, 2)[0]
         for count in range(3, 6):  # each replacement waits for longer than the window

@@ -17,7 +17,7 @@ from prefork.master.draft import Draft
 from prefork.master.fleet import Child, Phase, Seat
 from prefork.master.reloads import abandon, begin_reload
 
-SETTLED_S = 1.0
+SETTLED_S = 0.5
 """A worker that has been ready for this long did not die of its start."""
 
 
@@ -77,6 +77,13 @@ def _ready(draft: Draft, child: Child, _event: e.ChildReady) -> None:
             begin_reload(draft)
 
 
+def _ready_late(draft: Draft, child: Child, _event: e.ChildReady) -> None:
+    """It was told to leave in the moment when it began to accept: what it has taken up has the whole grace."""
+    if not child.is_hurried:
+        last_call_s = draft.now_s + draft.fleet.rules.grace_s
+        draft.put(child, deadline_s=last_call_s, last_call_s=last_call_s)
+
+
 def _failed(draft: Draft, child: Child, event: e.ChildFailed) -> None:
     draft.put(child, failure=event.failure)
 
@@ -131,7 +138,7 @@ _ROWS: dict[Phase, tuple[Callable[..., None], ...]] = {
     Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot),
     Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service),
     Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_in_service),
-    Phase.DRAINING: (_nothing, _nothing, _nothing, _nothing, _died_as_asked),
+    Phase.DRAINING: (_nothing, _nothing, _ready_late, _nothing, _died_as_asked),
     Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung),
     Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung),
 }

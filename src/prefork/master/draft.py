@@ -17,6 +17,9 @@ SPAWN_TIMEOUT_S = 5.0
 """A zygote that does not answer a request for a fork in this time is hung (a fork takes milliseconds)."""
 STACKS_S = 1.0
 """Time for a hung process to write its stacks before it is killed."""
+REPEAT_S = 0.5
+"""A worker that has not left by then is told once more: a signal may come in the one moment between a program's
+last look and its wait, and a server's own loop need not be safe against that."""
 FAST_STOP_S = 1.0
 """Time a fast stop leaves a worker to run its `finally` blocks."""
 RETIRE_S = 1.0
@@ -89,15 +92,24 @@ class Draft:
         self.put(child, phase=Phase.STEERED, deadline_s=self.now_s + STEERED_S)
 
     def drain(self, child: Child) -> None:
-        due_s = self.now_s + self.fleet.rules.grace_s
-        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, failure=None)
+        bound_s = self.fleet.rules.grace_s
+        if child.phase is Phase.BOOTING:
+            # It has accepted nothing, and its application may swallow what TERM raises in it.
+            bound_s = min(FAST_STOP_S, bound_s)
+        last_call_s = self.now_s + bound_s
+        due_s = min(self.now_s + REPEAT_S, last_call_s) if self.fleet.rules.repeats_drain else last_call_s
+        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, last_call_s=last_call_s, failure=None)
+        self.commands.append(c.NudgeChild(child.serial, Nudge.DRAIN))
+
+    def drain_again(self, child: Child) -> None:
+        self.put(child, deadline_s=child.last_call_s)
         self.commands.append(c.NudgeChild(child.serial, Nudge.DRAIN))
 
     def quit(self, child: Child) -> None:
         due_s = self.now_s + FAST_STOP_S
-        if child.phase is Phase.DRAINING and child.deadline_s is not None:
-            due_s = min(due_s, child.deadline_s)
-        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, is_hurried=True)
+        if child.last_call_s is not None:
+            due_s = min(due_s, child.last_call_s)
+        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, last_call_s=due_s, is_hurried=True)
         self.commands.append(c.NudgeChild(child.serial, Nudge.QUIT))
 
     def abort(self, child: Child, failure: BootFailure) -> None:

@@ -53,6 +53,9 @@ class Rules:
     grace_s: float = 30.0
     boot_timeout_s: float = 60.0
     uses_zygote: bool = True
+    repeats_drain: bool = True
+    """Workers may be told twice to drain. Not so commands that the program starts by itself: they are
+    strangers, and to some of them a second TERM means haste."""
     reuseport: bool = False
 
 
@@ -70,6 +73,8 @@ class Child:
     replaces: int | None = None
     """The pid of the crashed worker that this one was spawned for."""
     failure: BootFailure | None = None
+    last_call_s: float | None = None
+    """Draining: when it is killed; `deadline_s` may come before, to tell it once more."""
     is_hurried: bool = False
     """It has been told to leave at once, not only to finish."""
 

@@ -44,7 +44,8 @@ def _feed(fleet: Fleet, shell: Shell, event: e.Event) -> Fleet:
     while events:
         fleet, commands = decide(fleet, events.popleft(), system.now_s())
         is_broken = False
-        for command in commands:
+        # What is said comes after what is done: to write a line takes longer than to ask for a worker.
+        for command in sorted(commands, key=lambda command: isinstance(command, c.Log)):
             if is_broken and isinstance(command, HOOKS):
                 continue
             led_to = list(shell.execute(command))

@@ -77,6 +77,8 @@ def _child_due(draft: Draft, child: Child) -> None:
         # It has accepted for long enough after connections began to go elsewhere.
         fleet.seats[child.slot] = replace(fleet.seat(child.slot), has_queue=False)
         draft.drain(child)
+    elif child.last_call_s is not None and draft.now_s < child.last_call_s:
+        draft.drain_again(child)
     else:
         if child.phase is Phase.DRAINING and not child.is_hurried:
             draft.warn(f"{child} did not finish within {fleet.rules.grace_s:g} s: killing it")

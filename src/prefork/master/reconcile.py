@@ -20,7 +20,7 @@ from dataclasses import replace
 from prefork.master import commands as c
 from prefork.master.draft import Draft
 from prefork.master.events import Stop
-from prefork.master.fleet import LIVE, Child, Phase, ZygotePhase
+from prefork.master.fleet import Child, Phase, ZygotePhase
 
 
 def reconcile(draft: Draft) -> None:
@@ -149,7 +149,7 @@ def _replace_older(draft: Draft) -> None:
         if is_older and child.slot in renewed:
             draft.drain(child)
     renewed = {slot for slot in renewed if slot < fleet.wanted}
-    is_mixed = any(x.generation != fleet.generation and x.phase in LIVE for x in fleet.children.values())
+    is_mixed = any(x.generation != fleet.generation for x in fleet.children.values())
     if fleet.rolling and not is_mixed and len(renewed) >= fleet.wanted:
         _end_reload(draft)
 
@@ -214,5 +214,6 @@ def _announce(draft: Draft) -> None:
     fleet = draft.fleet
     if not fleet.all_ready and fleet.ready_slots() >= fleet.wanted and not fleet.resting:
         fleet.all_ready = True
-        draft.info(f"ready: {fleet.wanted} workers")
-        draft.commands.append(c.Announce("ready", f"serving with {fleet.wanted} workers"))
+        count = f"{fleet.wanted} worker{'s' if fleet.wanted > 1 else ''}"
+        draft.info(f"ready: {count}")
+        draft.commands.append(c.Announce("ready", f"serving with {count}"))

@@ -17,17 +17,15 @@ Not here: which loop runs the call, who asks for the drain, what happens when it
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import signal
 import socket
 import ssl
 import struct
 import sys
-import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
+from types import TracebackType
 from typing import Any, ClassVar, Final
 
 from prefork.errors import ApplicationError, ConfigError
@@ -91,28 +89,6 @@ class ForeignServer(ABC):
         return self.serve_many([listener], server_context(TLSBytes(cert_data, key_data), self.alpn))
 
 
-@contextlib.contextmanager
-def woken_by_signals(fd: int) -> Iterator[None]:
-    """Have every signal write a byte to `fd`, a non-blocking descriptor that the server's loop watches.
-
-    A signal that arrives after Python's last look and before the loop's system call runs no Python handler
-    until that call returns, and a loop without a time-out never returns from it: the worker would sleep
-    through its own drain. Does nothing outside the main thread, and where a loop (uvloop) has seen to it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-    if before != -1:
-        signal.set_wakeup_fd(before)
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-
-
 def require(package: str) -> None:
     """Raise `ConfigError` with the command that helps if `package` is not installed. Imports nothing."""
     if importlib.util.find_spec(package) is None:
@@ -141,5 +117,21 @@ def backlog_of(listener: socket.socket) -> int:
 def start_failure(error: BaseException) -> ApplicationError:
     """The `ApplicationError` for an `error` that the application raised while it started."""
     summary = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    details = "".join(traceback.format_exception(error))
+    frames = error.__traceback__
+    while frames is not None and not _is_of_application(frames):
+        frames = frames.tb_next
+    details = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     return ApplicationError(f"the application failed to start: {summary}", details)
+
+
+def _is_of_application(frame: TracebackType) -> bool:
+    """Whether a frame is neither ours nor the foreign server's: what stands above the application tells nobody anything."""
+    module = str(frame.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] not in (
+        "prefork",
+        "uvicorn",
+        "hypercorn",
+        "aiohttp",
+        "waitress",
+        "asyncio",
+    )

@@ -20,15 +20,15 @@ worker for nothing and holds a reload up by half its period on average.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, backlog_of, woken_by_signals
+from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, backlog_of
+from prefork.worker.waking import woken_loop
 
 _TURNS_TO_SETTLE: Final = 3
 """Turns of the loop from an accept to `connection_made`: two in asyncio, one in uvloop, and one to spare."""
@@ -135,7 +135,7 @@ class AsyncioServer(ForeignServer):
         self.connections = Connections(self._loop.time)
         self.prepare()
         try:
-            with _woken_loop():
+            with woken_loop():
                 factory = self.connections.watching(await self.start_up())
                 try:
                     await self._serve(listeners, context, factory)
@@ -186,22 +186,6 @@ class AsyncioServer(ForeignServer):
     @abstractmethod
     async def shut_down(self) -> None:
         """Run the application's shutdown hooks; a failure of theirs is logged, not raised."""
-
-
-@contextlib.contextmanager
-def _woken_loop() -> Iterator[None]:
-    """The running loop wakes up for signals; asyncio's own does so only for its own signal handlers."""
-    loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        loop.add_reader(ours, ours.recv, 4096)
-        try:
-            with woken_by_signals(theirs.fileno()):
-                yield
-        finally:
-            loop.remove_reader(ours)
 
 
 def _stop_accepting(listener: socket.socket) -> None:

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 
 from prefork.errors import ApplicationError, ConfigError
 from prefork.servers.base import start_failure
+from prefork.worker.listener import DrainedError
 
 Mode = Literal["auto", "on", "off"]
 Message = MutableMapping[str, Any]
@@ -64,7 +65,10 @@ class Lifespan:
         if answer is not None:
             await self._end(task)
             raise self._refused(str(answer.get("message", "")))
-        if self._error is not None and (self._has_taken_startup or self._mode == "on"):
+        if isinstance(self._error, DrainedError):
+            raise self._error  # this process was told to leave, while the application's code ran
+        is_exit = isinstance(self._error, SystemExit)
+        if self._error is not None and (is_exit or self._has_taken_startup or self._mode == "on"):
             raise start_failure(self._error)
         if self._mode == "on":
             raise ApplicationError("the application knows no lifespan, and lifespan='on' asks for one")

@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from threading import Condition
 from typing import Any, ClassVar, Final
 
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, woken_by_signals
+from prefork.servers.base import DRAIN_LINGER_S, ForeignServer
+from prefork.worker.waking import woken_by_signals
 
 logger: Final = logging.getLogger("prefork.servers")
 

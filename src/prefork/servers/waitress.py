@@ -29,8 +29,8 @@ from prefork.servers.base import (
     backlog_of,
     refuse_owned,
     require,
-    woken_by_signals,
 )
+from prefork.worker.waking import woken_by_signals
 
 _OWNED: Final = frozenset(
     {"host", "port", "listen", "sockets", "unix_socket", "unix_socket_perms", "backlog", "ipv4", "ipv6"}

@@ -16,15 +16,18 @@ handed out the connection and before Python has stored it, and the connection is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 from collections.abc import Callable
 from typing import Any
 
+from prefork.worker.waking import woken_by_signals
+
 
 class DrainedError(SystemExit):
-    """Raised by `Listener.accept` in a worker that is draining: leave your loop, all is well.
+    """Raised in a worker that drains, by `Listener.accept` above all: leave your loop, all is well.
 
     A `SystemExit`, so that it passes `except Exception` on its way out, ends a thread in silence, and ends a
     worker with status 0.
@@ -44,10 +47,15 @@ class Gate:
         self.is_draining = False
         self.is_cooperative = False
         """The server waits in our `accept`, so it hears of a drain there."""
+        self._signalled_read, self._signalled_write = os.pipe()
+        os.set_blocking(self._signalled_read, False)
+        os.set_blocking(self._signalled_write, False)
 
     def touched(self) -> None:
         """The server reaches for a descriptor. The first time, say that the worker is ready."""
         if self._on_ready is not None:
+            if self.is_draining:
+                raise DrainedError  # told to leave in its boot, and the code that ran then has swallowed it
             say, self._on_ready = self._on_ready, None
             say()
 
@@ -67,7 +75,12 @@ class Gate:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        poll.poll()
+        poll.register(self._signalled_read, select.POLLIN)
+        with woken_by_signals(self._signalled_write):
+            ready = {number for number, _ in poll.poll()}
+        if self._signalled_read in ready:
+            with contextlib.suppress(BlockingIOError):  # another thread has emptied it
+                os.read(self._signalled_read, 4096)
         if self.is_draining:
             raise DrainedError
 
@@ -94,9 +107,10 @@ class Listener(socket.socket):
         gate.is_cooperative = True
         while True:
             gate.wait(super().fileno())
+            # Woken by a signal only, this finds nobody there and waits again.
             try:
                 return super().accept()
-            except BlockingIOError:  # a sibling was faster
+            except BlockingIOError:  # or a sibling was faster
                 continue
 
     def fileno(self) -> int:

@@ -14,7 +14,6 @@ library's own fork handlers, which hold the interpreter's and the allocator's lo
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import struct
 import warnings
@@ -77,14 +76,9 @@ def _fork_twice(read: int, write: int, be_child: Callable[[], NoReturn]) -> int:
     with warnings.catch_warnings():
         # Python 3.12 warns of any second thread. Python's own were refused; native ones guard themselves.
         warnings.simplefilter("ignore", DeprecationWarning)
-        # The zygote mutes TERM; one that is meant for the worker waits until it has handlers of its own (`settle`).
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        try:
-            between = system.fork("the application is loaded")
-            if between == 0:
-                _be_between(read, write, be_child)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        between = system.fork("the application is loaded")
+        if between == 0:
+            _be_between(read, write, be_child)
     _, status = os.waitpid(between, 0)
     code = os.waitstatus_to_exitcode(status)
     if code != 0:

@@ -31,9 +31,10 @@ from prefork.channel import BootFailed, Channel, Ready, Reopen, Start
 from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK
 from prefork.worker import leaving, signals
 from prefork.worker.job import Job, Service
-from prefork.worker.listener import Gate, Listener
+from prefork.worker.listener import DrainedError, Gate, Listener
 from prefork.worker.loops import loop_factory
 from prefork.worker.reporting import failed_serve, traceback_of
+from prefork.worker.waking import woken_loop
 
 ORPHAN_S = 0.8
 """What is left to an orphan to drain: with the master's death to be seen and processes to be ended, all are gone
@@ -61,6 +62,9 @@ class Worker:
         signal.signal(signal.SIGQUIT, self._on_quit)
         self._listen_to_master()
         try:
+            signal.pthread_sigmask(
+                signal.SIG_UNBLOCK, {signal.SIGTERM}
+            )  # from here on `except` sees what it raises
             listeners = self._take_in(start, fds)
             self.service = load()
             self._serve(self.service.serve, listeners)
@@ -88,7 +92,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
-            await task
+            with woken_loop():
+                await task
         except asyncio.CancelledError:
             if not self.gate.is_draining:
                 raise
@@ -144,7 +149,7 @@ class Worker:
         self.drain()
 
     def _on_quit(self, _signum: int, _frame: FrameType | None) -> None:
-        raise SystemExit(EXIT_OK)
+        raise DrainedError
 
     def drain(self) -> None:
         """Finish what is open and leave. Runs in a signal handler; does not block. Once is enough."""
@@ -152,13 +157,13 @@ class Worker:
             return
         self.gate.drain()
         if not self.gate.is_ready or self.service is None:
-            raise SystemExit(EXIT_OK)  # nothing was accepted, so nothing can be lost
+            raise DrainedError  # nothing was accepted, so nothing can be lost
         if self.service.drain is not None:
             self.service.drain()
         elif self._cancel is not None:
             self._cancel()
         elif not self.gate.is_cooperative:
-            raise SystemExit(EXIT_OK)
+            raise DrainedError
 
 
 def drain_orphan() -> None:
@@ -174,7 +179,7 @@ def run_forked(channel: Channel, job: Job, service: Service) -> NoReturn:
     status = EXIT_FAILURE
     try:
         leaving.start_afresh()
-        signals.settle()
+        signals.settle(blocked={signal.SIGTERM})
         random.seed()
         _reseed_numpy()
         gc.enable()
@@ -187,7 +192,7 @@ def run_forked(channel: Channel, job: Job, service: Service) -> NoReturn:
 
 def run_executed(channel: Channel, job: Job, start: Start, fds: tuple[int, ...]) -> NoReturn:
     """Be a worker that is a program of its own (start method "exec"). Raises SystemExit when it is over."""
-    signals.settle()
+    signals.settle(blocked={signal.SIGTERM})
     raise SystemExit(Worker(channel, job).run(start, fds, job.load))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import signal
+from collections.abc import Collection
 from types import FrameType
 
 _MUTED = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -22,16 +23,18 @@ def mute(_signum: int, _frame: FrameType | None) -> None:
     """Hear a signal and do nothing."""
 
 
-def settle() -> None:
-    """Forget what was inherited of the parent's own signal handling. Main thread only; zygote and worker."""
+def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
+    """Forget what was inherited of the parent's own signal handling. Main thread only; zygote and worker.
+
+    `blocked` stay pending until `pthread_sigmask` lets them in: what is sent before there is a handler is not lost.
+    """
     signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     for name in _DEFAULT:
         signal.signal(signal.Signals[name], signal.SIG_DFL)
     for name in _MUTED:
         if signal.getsignal(signal.Signals[name]) in _UNTOUCHED:
             signal.signal(signal.Signals[name], mute)
-    # Last: a TERM that came before is acted on now, not by the parent's handler.
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # SIGABRT, and a real crash, write the stacks of all threads to standard error before the end. A program may
     # run without a usable standard error; then there is nowhere to write to.
     with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):

@@ -49,7 +49,8 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
         channel.send(failed_load(error))
         leaving.leave(EXIT_APPLICATION)
     # From here on the master asks it to leave by closing the channel, also when TERM went to the whole group.
-    signal.signal(signal.SIGTERM, signals.mute)
+    # Blocked, not ignored: what is sent to a worker before it has handlers of its own waits for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     gc.collect()
     gc.freeze()
     channel.send(Ready())
@@ -60,40 +61,52 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
 def _answer(channel: Channel, be_worker: BeWorker) -> None:
     """Fork a worker for each `Fork`, one ahead of time, until the channel ends."""
     parked: Parked | None = None
+    held: list[int] = []
+
+    def let_go() -> None:
+        channel.close()
+        for fd in held:
+            os.close(fd)
+
     while not channel.is_closed:
         if parked is None and not channel.has_waiting():
-            parked = _park_ahead(channel, be_worker)
-        for message, fds in channel.receive():
-            if not isinstance(message, Fork):
-                continue
-            if not fds:
-                channel.send(
-                    ForkFailed(message.serial, "the zygote has no free descriptor: raise RLIMIT_NOFILE")
-                )
-                continue
-            try:
-                channel.send(Forked(message.serial, _hand_over(parked, fds[0], channel, be_worker)))
-            except (OSError, ForkWithThreadsError) as error:
-                channel.send(ForkFailed(message.serial, str(error)))
+            parked = _park_ahead(channel, let_go, be_worker)
+        asked = [(message, fds) for message, fds in channel.receive() if isinstance(message, Fork)]
+        held += [fd for _, fds in asked for fd in fds]
+        for message, fds in asked:
+            channel.send(_hand_over(parked, message, fds, let_go, be_worker))
             parked = None
-            os.close(fds[0])
+            for fd in fds:
+                held.remove(fd)
+                os.close(fd)
 
 
-def _park_ahead(channel: Channel, be_worker: BeWorker) -> Parked | None:
+def _park_ahead(channel: Channel, let_go: Callable[[], object], be_worker: BeWorker) -> Parked | None:
     try:
-        parked = park(channel.close, be_worker)
+        parked = park(let_go, be_worker)
     except (OSError, ForkWithThreadsError):
         return None  # tried again, and told, when a worker is asked for
     channel.send(ParkedMessage(parked.pid))
     return parked
 
 
-def _hand_over(parked: Parked | None, fd: int, channel: Channel, be_worker: BeWorker) -> int:
-    """Make a worker of the parked process, or, if there is none any more, of a new one. Returns its pid."""
+def _hand_over(
+    parked: Parked | None,
+    message: Fork,
+    fds: tuple[int, ...],
+    let_go: Callable[[], object],
+    be_worker: BeWorker,
+) -> Forked | ForkFailed:
+    """Make a worker of the parked process, or, if there is none any more, of a new one."""
+    if not fds:
+        return ForkFailed(message.serial, "the zygote has no free descriptor: raise RLIMIT_NOFILE")
     if parked is not None:
         with contextlib.suppress(BrokenPipeError):  # somebody killed it; the master reaps it
-            parked.give(fd)
-            return parked.pid
-    fresh = park(channel.close, be_worker)
-    fresh.give(fd)
-    return fresh.pid
+            parked.give(fds[0])
+            return Forked(message.serial, parked.pid)
+    try:
+        fresh = park(let_go, be_worker)
+        fresh.give(fds[0])
+    except (OSError, ForkWithThreadsError) as error:
+        return ForkFailed(message.serial, str(error))
+    return Forked(message.serial, fresh.pid)
