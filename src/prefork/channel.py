@@ -28,7 +28,6 @@ from typing import Any
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 65536
 _MAX_FDS = 64
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 DETAILS_BYTES = 32 * 1024
 """A traceback is cut to this before it is sent, so that a message always fits the socket's buffer."""
 
@@ -151,9 +150,11 @@ class Channel:
             return []
         with contextlib.suppress(BlockingIOError, InterruptedError):
             try:
-                data, fds, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, _MAX_FDS, _CLOEXEC)
+                data, fds, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, _MAX_FDS)
             except ConnectionResetError:  # it left with our messages unread: gone all the same
                 data, fds, flags = b"", [], 0
+            for fd in fds:
+                os.set_inheritable(fd, False)  # recv_fds does not hand its flags on (MSG_CMSG_CLOEXEC)
             self._fds.extend(fds)
             self._buffer += data
             self._is_short |= bool(flags & socket.MSG_CTRUNC)
@@ -179,6 +180,11 @@ class Channel:
             self._is_short = False
             return ()
         return tuple(self._fds.popleft() for _ in range(count))
+
+    def finish(self) -> None:
+        """Send no more: the other side reads end-of-file, and what it still has to say is heard."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close this end; the other side reads end-of-file."""

@@ -33,7 +33,7 @@ from prefork.contracts import (
     ServeTLSEmbedFunc,
     ServeTLSFunc,
 )
-from prefork.errors import ConfigError, OnlyReuseportOnWindowsError
+from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
 from prefork.master.fleet import Fleet, Rules
@@ -47,7 +47,7 @@ from prefork.net.systemd import Notifier
 from prefork.net.tls import TLSBytes, TLSFiles, server_context
 from prefork.observe import log
 from prefork.options import FleetOptions
-from prefork.worker import runtime, zygote
+from prefork.worker import leaving, runtime, zygote
 from prefork.worker.job import Job
 from prefork.worker.serving import Served, TLSMaterial
 
@@ -130,7 +130,7 @@ class Prefork(FleetOptions):
         Raises:
             TLSConfigError: the data cannot be used; and all that `listen_and_serve` raises.
         """
-        self._run(addr, TLSBytes(bytes(cert_data), bytes(key_data)))
+        self._run(addr, TLSBytes(_pem(cert_data), _pem(key_data)))
 
     def stop(self, *, fast: bool = False) -> None:
         """Ask for the end of the fleet, as TERM does (fast: as QUIT does). Master, any thread; does not block."""
@@ -225,6 +225,7 @@ class Prefork(FleetOptions):
         is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
 
         def zygote_main(channel: Channel, generation: int) -> NoReturn:
+            leaving.start_afresh()
             zygote.run(channel, generation, job, runtime.run_forked)
 
         return Means(
@@ -257,3 +258,11 @@ class Prefork(FleetOptions):
             slots_open=slots,
             chance=random.getrandbits(32),
         )
+
+
+def _pem(data: object) -> bytes:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TLSConfigError(
+        f"certificate and key must be PEM as bytes, not {type(data).__name__}: encode it, or give files"
+    )

@@ -35,7 +35,7 @@ from tests.process import procfs
 from tests.process.procfs import Process
 
 # The master's lines. Named groups are what the helpers below use.
-SERVING = r"serving (?P<url>https?://\S+|unix:\S+)"
+SERVING = r"serving (?P<url>https?://[^\s,]+|unix:[^\s,]+)"
 WORKER_READY = r"worker (?P<slot>\d+) \(pid (?P<pid>\d+), generation (?P<generation>\d+)\) ready"
 
 WAIT_S = 20.0

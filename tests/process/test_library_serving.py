@@ -94,7 +94,8 @@ def test_every_form_serves_and_stops(python_script: Script, method: str, form: s
         fleet.wait_for(rf"worker 0 .pid {worker}\b.* stopped: exit status 0", since=0)
         if form in ("threads", "caught"):
             fleet.wait_for(f"drained {worker}", since=0)
-        assert "Traceback" not in fleet.output
+        if form != "own_loop":  # a loop that nobody knows of is interrupted where it stands, and may say so
+            assert "Traceback" not in fleet.output
         fleet.assert_nothing_left()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import selectors
+import signal
 from collections.abc import Callable, Iterable, Iterator
 
 from prefork import system
@@ -82,11 +83,10 @@ class Household:
         self.watch(kin.process.fd, LAST, lambda: self._zygote_ended(generation))
 
     def retire_zygote(self, generation: int) -> None:
-        """Close its channel: it leaves by itself."""
+        """Tell it that nothing more comes: it leaves by itself, and is heard until it has."""
         kin = self._zygotes.get(generation)
         if kin is not None:
-            self.unwatch(kin.channel.fileno())
-            kin.channel.close()
+            kin.channel.finish()
 
     def _zygote_said(self, generation: int) -> Iterator[e.Event]:
         kin = self._zygotes.get(generation)
@@ -170,11 +170,13 @@ class Household:
 
     def _born(self, message: Forked) -> Iterator[e.Event]:
         kin = self._children.get(message.serial)
-        process = self._unpark(message.pid)
-        if kin is None:  # given up meanwhile: its channel is closed, so it leaves; `Strangers` reaps it
-            if process is not None:
-                process.close()
+        if kin is None:  # given up meanwhile
+            if message.pid not in self._parked:
+                self._park(message.pid)
+            if message.pid in self._parked:
+                self._parked[message.pid].send(signal.SIGKILL)
             return
+        process = self._unpark(message.pid)
         try:
             kin.process = process or hold(message.pid, kin.channel)
         except OSError as error:

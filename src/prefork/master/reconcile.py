@@ -49,16 +49,12 @@ def _wind_down(draft: Draft, how: Stop) -> None:
     for child in list(fleet.children.values()):
         _dismiss(draft, child, how)
     for zygote in list(fleet.zygotes.values()):
-        waiting = any(x.phase is Phase.SPAWNING for x in fleet.of_generation(zygote.generation))
-        if zygote.phase is ZygotePhase.KILLED:
-            continue
-        if how > Stop.GRACEFUL or zygote.phase is ZygotePhase.STARTING:
+        if zygote.phase is ZygotePhase.STARTING:
             draft.kill_zygote(zygote)
-        elif (
-            zygote.phase is ZygotePhase.READY
-            and not waiting
-            and not any(fleet.of_generation(zygote.generation))
+        elif zygote.phase is ZygotePhase.READY and (
+            how > Stop.GRACEFUL or not any(fleet.of_generation(zygote.generation))
         ):
+            # Never killed: in the middle of a fork it would leave a process that nobody knows the pid of.
             draft.retire_zygote(zygote)
     if fleet.upgrade_deadline_s is not None:
         fleet.upgrade_deadline_s = None

@@ -59,6 +59,10 @@ class Gate:
             say, self._on_ready = self._on_ready, None
             say()
 
+    def close(self) -> None:
+        """The server is over: whatever touches a descriptor now does not make the worker ready any more."""
+        self._on_ready = None
+
     @property
     def is_ready(self) -> bool:
         return self._on_ready is None
@@ -112,6 +116,12 @@ class Listener(socket.socket):
                 return super().accept()
             except BlockingIOError:  # or a sibling was faster
                 continue
+
+    def __repr__(self) -> str:
+        # socket's own asks fileno(), and the interpreter asks for it when it throws a socket away unclosed: that is no
+        # server that is about to accept.
+        fd = super().fileno()
+        return f"<Listener fd={fd}{f' at {self.getsockname()!r}' if fd >= 0 else ''}>"
 
     def fileno(self) -> int:
         self._touch()

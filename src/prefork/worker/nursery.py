@@ -111,7 +111,9 @@ def _wait(
 ) -> NoReturn:
     zygotes.close()
     let_go()
-    data, fds, _, _ = socket.recv_fds(line, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    data, fds, _, _ = socket.recv_fds(line, 1, 1)
+    for fd in fds:
+        os.set_inheritable(fd, False)  # recv_fds does not hand its flags on (MSG_CMSG_CLOEXEC)
     line.close()
     if not data:
         os._exit(EXIT_OK)  # the zygote left

@@ -5,7 +5,8 @@
 What a signal means here:
 
 * TERM drains. The server's own `drain()` if it has one; else a coroutine is cancelled, a blocking `accept()` ends
-  between two connections, and anything else gets `SystemExit` where it stands.
+  between two connections, the tasks of a loop that it runs itself are cancelled, and anything else gets
+  `SystemExit` where it stands.
 * QUIT leaves at once, through `finally` blocks.
 * IO comes from the channel (fcntl(2), F_SETSIG's default): the master has something to say, or is gone. The kernel
   sends it, so a worker waits for its master without a thread, a poll or a wake-up.
@@ -22,6 +23,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -61,6 +63,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, self._on_quit)
         self._listen_to_master()
+        _hush_drained_threads()
         try:
             signal.pthread_sigmask(
                 signal.SIG_UNBLOCK, {signal.SIGTERM}
@@ -69,16 +72,23 @@ class Worker:
             self.service = load()
             self._serve(self.service.serve, listeners)
         except SystemExit as left:
+            if left.code is not None and not isinstance(left.code, int):
+                self.job.report(str(left.code))  # what Python would print
             return _status_of(left)
+        except asyncio.CancelledError:
+            return EXIT_OK if self.gate.is_draining else EXIT_FAILURE
         except Exception as error:  # whatever the application raises ends here
             return self._crash(error)
+        finally:
+            self.gate.close()
         return EXIT_OK
 
     def _take_in(self, start: Start, fds: tuple[int, ...]) -> list[Listener]:
         if not fds:
             raise OSError("no descriptor is left to take the listeners in: raise RLIMIT_NOFILE")
-        for fd in start.inherited:
-            os.close(fd)
+        for inherited, own in zip(start.inherited, fds, strict=False):
+            if inherited not in fds and _is_same(inherited, own):
+                os.close(inherited)
         return [Listener(fd, self.gate) for fd in fds]
 
     def _serve(self, serve: Callable[[list[Listener]], Any], listeners: list[Listener]) -> None:
@@ -163,7 +173,35 @@ class Worker:
         elif self._cancel is not None:
             self._cancel()
         elif not self.gate.is_cooperative:
-            raise DrainedError
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """End a server that has no drain and does not wait in our `accept`: it has a loop of its own."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise DrainedError from None
+        for task in asyncio.all_tasks(loop):
+            loop.call_soon_threadsafe(task.cancel)
+
+
+def _is_same(one: int, other: int) -> bool:
+    """Whether two descriptors are of one socket; a command producer need not have passed the first on."""
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:
+        return False
+
+
+def _hush_drained_threads() -> None:
+    """A thread that the drain ends in `accept` ends in silence: `threading` spares SystemExit itself only."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, DrainedError):
+            before(args)
+
+    threading.excepthook = hook
 
 
 def drain_orphan() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import socket
 import ssl
 import threading
@@ -67,9 +68,9 @@ class Served:
             return self.serve_func
         if isinstance(tls, TLSFiles):
             over_files = self.serve_tls_func
-            return over_files and (lambda listener: over_files(listener, tls.cert_file, tls.key_file))
+            return over_files and _with(over_files, tls.cert_file, tls.key_file)
         over_bytes = self.serve_tls_embed_func
-        return over_bytes and (lambda listener: over_bytes(listener, tls.cert_data, tls.key_data))
+        return over_bytes and _with(over_bytes, tls.cert_data, tls.key_data)
 
     def _single(self, tls: TLSMaterial | None) -> ServeFunc:
         """The function, or the server's method, that serves one listener."""
@@ -82,9 +83,9 @@ class Served:
         if tls is None and isinstance(server, Server):
             return server.serve
         if isinstance(tls, TLSFiles) and isinstance(server, TLSServer):
-            return lambda listener: server.serve_tls(listener, tls.cert_file, tls.key_file)
+            return _with(server.serve_tls, tls.cert_file, tls.key_file)
         if isinstance(tls, TLSBytes) and isinstance(server, TLSServer):
-            return lambda listener: server.serve_tls_embed(listener, tls.cert_data, tls.key_data)
+            return _with(server.serve_tls_embed, tls.cert_data, tls.key_data)
         raise ConfigError(_NOTHING[type(tls)])
 
 
@@ -101,17 +102,47 @@ _NOTHING = {
 }
 
 
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _with(function: Callable[..., Any], *material: Any) -> ServeFunc:
+    """`function` of a listener alone; a coroutine function stays one."""
+    if _is_async(function):
+
+        async def serve_async(listener: socket.socket) -> None:
+            await function(listener, *material)
+
+        return serve_async
+    return lambda listener: function(listener, *material)
+
+
 def for_each(serve: ServeFunc) -> Callable[[Sequence[socket.socket]], Any]:
     """Serve several listeners with a function that takes one: coroutines together, plain calls in threads."""
 
     def serve_all(listeners: Sequence[socket.socket]) -> Any:
         if len(listeners) == 1:
             return serve(listeners[0])
-        if inspect.iscoroutinefunction(serve):
+        if _is_async(serve):
             return _gather([serve(listener) for listener in listeners])
-        for listener in listeners[1:]:
-            threading.Thread(target=serve, args=(listener,), name=f"serve {listener.getsockname()}").start()
-        return serve(listeners[0])
+        failures: list[Exception] = []
+
+        def serve_one(listener: socket.socket) -> None:
+            try:
+                serve(listener)
+            except Exception as error:  # raised below, by the thread that can end the worker
+                failures.append(error)
+                signal.pthread_kill(main, signal.SIGTERM)
+
+        main = threading.get_ident()
+        try:
+            for listener in listeners[1:]:
+                name = f"serve {listener.getsockname()}"
+                threading.Thread(target=serve_one, args=(listener,), name=name).start()
+            return serve(listeners[0])
+        finally:
+            if failures:
+                raise failures[0]
 
     return serve_all
 

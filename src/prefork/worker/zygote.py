@@ -54,7 +54,8 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
     gc.collect()
     gc.freeze()
     channel.send(Ready())
-    _answer(channel, lambda worker_end: worker_main(worker_end, job, service))
+    with contextlib.suppress(ConnectionError):  # the master let go of us while we forked
+        _answer(channel, lambda worker_end: worker_main(worker_end, job, service))
     leaving.leave(EXIT_OK)
 
 
