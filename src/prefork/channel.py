@@ -126,11 +126,11 @@ class Channel:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def has_waiting(self) -> bool:
-        """Whether something can be read now, end-of-file included. Does not block."""
+    def has_waiting(self, within_ms: int) -> bool:
+        """Whether something can be read, end-of-file included, now or within that time. Blocks for it at most."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(within_ms))
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message. Raises OSError: BrokenPipeError (other side gone), BlockingIOError (it reads nothing)."""

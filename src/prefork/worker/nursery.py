@@ -27,6 +27,9 @@ from prefork.errors import EXIT_FAILURE, EXIT_OK
 
 _PID = struct.Struct("=i")
 BeWorker = Callable[[Channel], NoReturn]
+"""What a worker runs once it has its channel; never returns."""
+GrowUp = Callable[[], BeWorker]
+"""What a process does as soon as it is forked, while nobody waits for it; gives what it is to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,12 @@ class Parked:
             socket.send_fds(self.line, [b"w"], [fd])
 
 
-def park(let_go: Callable[[], object], be_worker: BeWorker) -> Parked:
+def park(let_go: Callable[[], object], grow_up: GrowUp) -> Parked:
     """Fork a process that waits to be a worker. Runs in the zygote; blocks for the time of two forks.
 
     Args:
         let_go: called in the new process; closes what is the zygote's alone.
-        be_worker: what it runs once it has its channel.
+        grow_up: called in the new process next; gives what it runs once it has its channel.
 
     Raises:
         OSError: no process or descriptor is left (EAGAIN, ENOMEM, EMFILE).
@@ -61,7 +64,7 @@ def park(let_go: Callable[[], object], be_worker: BeWorker) -> Parked:
         theirs.close()
         raise
     try:
-        pid = _fork_twice(read, write, lambda: _wait(ours, theirs, let_go, be_worker))
+        pid = _fork_twice(read, write, lambda: _wait(ours, theirs, let_go, grow_up))
     except BaseException:
         ours.close()
         raise
@@ -107,10 +110,11 @@ def _be_between(read: int, write: int, be_child: Callable[[], NoReturn]) -> NoRe
 
 
 def _wait(
-    zygotes: socket.socket, line: socket.socket, let_go: Callable[[], object], be_worker: BeWorker
+    zygotes: socket.socket, line: socket.socket, let_go: Callable[[], object], grow_up: GrowUp
 ) -> NoReturn:
     zygotes.close()
     let_go()
+    be_worker = grow_up()
     data, fds, _, _ = socket.recv_fds(line, 1, 1)
     for fd in fds:
         os.set_inheritable(fd, False)  # recv_fds does not hand its flags on (MSG_CMSG_CLOEXEC)

@@ -212,20 +212,24 @@ def drain_orphan() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run_forked(channel: Channel, job: Job, service: Service) -> NoReturn:
-    """Be a worker that the zygote has just forked. Never returns."""
-    status = EXIT_FAILURE
-    try:
-        leaving.start_afresh()
-        signals.settle(blocked={signal.SIGTERM})
-        random.seed()
-        _reseed_numpy()
-        gc.enable()
-        start, fds = _await_start(channel)
-        status = Worker(channel, job).run(start, fds, lambda: service)
-    except BaseException as error:  # nothing may unwind into the zygote's stack below us
-        job.report(traceback_of(error).rstrip())
-    leaving.leave(status)
+def run_forked(job: Job, service: Service) -> Callable[[Channel], NoReturn]:
+    """Settle in a process that the zygote has just forked; gives the worker's life, which never returns."""
+    leaving.start_afresh()
+    signals.settle(blocked={signal.SIGTERM})
+    random.seed()
+    _reseed_numpy()
+    gc.enable()
+
+    def live(channel: Channel) -> NoReturn:
+        status = EXIT_FAILURE
+        try:
+            start, fds = _await_start(channel)
+            status = Worker(channel, job).run(start, fds, lambda: service)
+        except BaseException as error:  # nothing may unwind into the zygote's stack below us
+            job.report(traceback_of(error).rstrip())
+        leaving.leave(status)
+
+    return live
 
 
 def run_executed(channel: Channel, job: Job, start: Start, fds: tuple[int, ...]) -> NoReturn:

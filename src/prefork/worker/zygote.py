@@ -22,10 +22,14 @@ from prefork.channel import Parked as ParkedMessage
 from prefork.errors import EXIT_APPLICATION, EXIT_OK, ForkWithThreadsError
 from prefork.worker import leaving, signals
 from prefork.worker.job import Job, Service
-from prefork.worker.nursery import BeWorker, Parked, park
+from prefork.worker.nursery import BeWorker, GrowUp, Parked, park
 from prefork.worker.reporting import failed_load
 
-WorkerMain = Callable[[Channel, Job, Service], NoReturn]
+WorkerMain = Callable[[Job, Service], BeWorker]
+
+QUIET_MS = 100
+"""The next worker is forked ahead when nothing has been asked for this long: two forks of a large process, in the
+moment when the last worker starts, would take the CPU from it that it needs to be ready."""
 
 
 def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) -> NoReturn:
@@ -35,7 +39,7 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
         channel: this end of the channel to the master, blocking.
         generation: what the log calls this zygote.
         job: what to load.
-        worker_main: what a forked worker runs; never returns.
+        worker_main: called in a process that is to be a worker; gives what it runs with its channel.
     """
     signals.settle()
     # Loading cannot be interrupted by end-of-file on the channel; the kernel sees to it.
@@ -55,11 +59,11 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
     gc.freeze()
     channel.send(Ready())
     with contextlib.suppress(ConnectionError):  # the master let go of us while we forked
-        _answer(channel, lambda worker_end: worker_main(worker_end, job, service))
+        _answer(channel, lambda: worker_main(job, service))
     leaving.leave(EXIT_OK)
 
 
-def _answer(channel: Channel, be_worker: BeWorker) -> None:
+def _answer(channel: Channel, grow_up: GrowUp) -> None:
     """Fork a worker for each `Fork`, one ahead of time, until the channel ends."""
     parked: Parked | None = None
     held: list[int] = []
@@ -70,21 +74,21 @@ def _answer(channel: Channel, be_worker: BeWorker) -> None:
             os.close(fd)
 
     while not channel.is_closed:
-        if parked is None and not channel.has_waiting():
-            parked = _park_ahead(channel, let_go, be_worker)
+        if parked is None and not channel.has_waiting(QUIET_MS):
+            parked = _park_ahead(channel, let_go, grow_up)
         asked = [(message, fds) for message, fds in channel.receive() if isinstance(message, Fork)]
         held += [fd for _, fds in asked for fd in fds]
         for message, fds in asked:
-            channel.send(_hand_over(parked, message, fds, let_go, be_worker))
+            channel.send(_hand_over(parked, message, fds, let_go, grow_up))
             parked = None
             for fd in fds:
                 held.remove(fd)
                 os.close(fd)
 
 
-def _park_ahead(channel: Channel, let_go: Callable[[], object], be_worker: BeWorker) -> Parked | None:
+def _park_ahead(channel: Channel, let_go: Callable[[], object], grow_up: GrowUp) -> Parked | None:
     try:
-        parked = park(let_go, be_worker)
+        parked = park(let_go, grow_up)
     except (OSError, ForkWithThreadsError):
         return None  # tried again, and told, when a worker is asked for
     channel.send(ParkedMessage(parked.pid))
@@ -96,7 +100,7 @@ def _hand_over(
     message: Fork,
     fds: tuple[int, ...],
     let_go: Callable[[], object],
-    be_worker: BeWorker,
+    grow_up: GrowUp,
 ) -> Forked | ForkFailed:
     """Make a worker of the parked process, or, if there is none any more, of a new one."""
     if not fds:
@@ -106,7 +110,7 @@ def _hand_over(
             parked.give(fds[0])
             return Forked(message.serial, parked.pid)
     try:
-        fresh = park(let_go, be_worker)
+        fresh = park(let_go, grow_up)
         fresh.give(fds[0])
     except (OSError, ForkWithThreadsError) as error:
         return ForkFailed(message.serial, str(error))
