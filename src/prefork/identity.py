@@ -63,7 +63,8 @@ def _is_channel(fd: int, pid: int) -> bool:
     with copy:
         try:
             is_stream = copy.family == socket.AF_UNIX and copy.type == socket.SOCK_STREAM
-            return is_stream and not copy.getsockname() and _maker(copy) not in (None, pid)
+            is_nameless = not copy.getsockname() and not copy.getpeername()
+            return is_stream and is_nameless and _maker(copy) not in (None, pid)
         except OSError:
             return False
 

@@ -6,9 +6,12 @@ The rules of `FleetMachine` are the things that processes, people and time do; `
 from __future__ import annotations
 
 import math
+from unittest import mock
 
+from hypothesis import Phase as Phases
 from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import engine
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from prefork.errors import OverRecoveryError
@@ -24,6 +27,8 @@ STATUSES = st.sampled_from([SEGFAULT, KILLED, CLEAN, e.ExitStatus(code=1), e.Exi
 FAILURES = st.sampled_from([IMPORT_ERROR, NOT_FINAL])
 NTH = st.integers(0, 7)
 SLACK_S = 1e-6
+SHRINKING_S = 20
+"""Well below the suite's bound for one test, which would end it without an example."""
 
 
 class Invariants:
@@ -496,5 +501,19 @@ class FleetMachine(RuleBasedStateMachine):
         return list(self.world.processes)[nth % len(self.world.processes)]
 
 
-FleetMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
-TestFleet = FleetMachine.TestCase
+FleetMachine.TestCase.settings = settings(
+    max_examples=300,
+    stateful_step_count=40,
+    deadline=None,
+    # A failure is shown once and soon: nothing is tried only to explain it, or to find another beside it.
+    report_multiple_bugs=False,
+    phases=(Phases.explicit, Phases.reuse, Phases.generate, Phases.shrink),
+)
+
+
+class TestFleet(FleetMachine.TestCase):
+    def runTest(self) -> None:  # noqa: N802 - unittest's name
+        """Whatever happens, in whatever order: the invariants hold."""
+        # Hypothesis makes a failure shorter for up to five minutes, and has no setting for that.
+        with mock.patch.object(engine, "MAX_SHRINKING_SECONDS", SHRINKING_S, create=True):
+            super().runTest()
