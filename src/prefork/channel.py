@@ -159,7 +159,13 @@ class Channel:
             self._buffer += data
             self._is_short |= bool(flags & socket.MSG_CTRUNC)
             self.is_closed |= not data
-        return self._messages()
+        try:
+            return self._messages()
+        except (ValueError, KeyError, TypeError, IndexError):
+            # Not our protocol: a command of the program's own writes there. Nothing it says means anything to us.
+            self._buffer = b""
+            self.is_closed = True
+            return []
 
     def _messages(self) -> list[tuple[Message, tuple[int, ...]]]:
         found: list[tuple[Message, tuple[int, ...]]] = []

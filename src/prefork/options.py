@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefork.cpus import usable_cpus
@@ -108,6 +108,8 @@ class FleetOptions:
             raise ConfigError(f"network must be tcp, tcp4, tcp6 or unix, not {self.network!r}")
         if not _is_whole(self.backlog) or self.backlog < 1:
             raise ConfigError(f"backlog must be a whole number from 1, not {self.backlog!r}")
+        if self.unix_mode is not None and not (_is_whole(self.unix_mode) and 0 <= self.unix_mode <= 0o777):
+            raise ConfigError(f"unix_mode must be permission bits, such as 0o660, not {self.unix_mode!r}")
         if self.start_method not in (None, *START_METHODS):
             raise ConfigError(f'start_method must be "fork" or "exec", not {self.start_method!r}')
         if self.start_method == "fork" and sys.platform != "linux":
@@ -182,11 +184,6 @@ class CommandOptions:
         default=False,
         metadata=about("MODULE:ATTR is a function that makes the application.", "--factory"),
     )
-
-
-def option_names(kind: type[Any]) -> tuple[str, ...]:
-    """The names of the options that `kind` declares."""
-    return tuple(f.name for f in fields(kind) if f.metadata.get("help"))
 
 
 def _is_whole(value: object) -> bool:

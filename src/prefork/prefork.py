@@ -149,6 +149,7 @@ class Prefork(FleetOptions):
             load=lambda: served.load(tls),
             on_master_death=self.on_master_death,
             reopen_logs=log.reopen,
+            follow_logs=lambda: log.reopen(only_moved=True),
             introduce=log.introduce,
             report=lambda text: logger.error("%s", text),
         )
@@ -213,8 +214,10 @@ class Prefork(FleetOptions):
                 means=means,
             )
             left_open.callback(shell.close)
+            name = getattr(self.server, "target", None)
             places = ", ".join(address.url(is_tls) for address in listeners.addresses)
-            logger.info("serving %s with %d worker%s", places, count, "s" if count > 1 else "")
+            what = f"{name}: serving" if name else "serving"
+            logger.info("%s %s with %d worker%s", what, places, count, "s" if count > 1 else "")
             try:
                 supervise(self._fleet(count, listeners, means), shell)
             finally:

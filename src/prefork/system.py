@@ -23,7 +23,7 @@ from typing import Any
 
 from prefork.errors import ForkWithThreadsError
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
 _PR_GET_CHILD_SUBREAPER = 37
 
@@ -60,7 +60,7 @@ def subreaper() -> Iterator[None]:
 def ask_signal_at_parent_death(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent's thread ends (prctl(2)). No-op elsewhere."""
     if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, signum)
+        _prctl(PR_SET_PDEATHSIG, signum)
 
 
 def refuse_threads(doing: str) -> None:

@@ -76,6 +76,8 @@ class World:
         """Start method "exec": every fork fails at once."""
         self.watchers: list[Watcher] = []
         self._next_pid = 501
+        self.waiting = 0
+        """Connections in the queue of every slot that is steered away from."""
 
     # -- the shell's part -------------------------------------------------------------------------
 
@@ -113,6 +115,8 @@ class World:
                 self.pending = [spawn for spawn in self.pending if spawn.child != serial]
             case c.NudgeChild(serial, nudge):
                 self.processes[serial].told.append(nudge)
+            case c.LookAtQueue(serial):
+                return [e.QueueSeen(serial, self.waiting)]
             case c.Log(level, text):
                 self.log.append(f"{level}: {text}")
             case _:

@@ -15,7 +15,6 @@ import pytest
 
 from prefork import channel as channels
 from prefork.channel import (
-    DETAILS_BYTES,
     BeZygote,
     BootFailed,
     Channel,
@@ -28,6 +27,8 @@ from prefork.channel import (
     Reopen,
     Start,
 )
+from prefork.errors import ApplicationError
+from prefork.worker.reporting import failed_load, failed_serve
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
@@ -134,12 +135,20 @@ class TestMessages:
         assert ours.receive() == []
         assert ours.receive() == [(message, ())]
 
-    @pytest.mark.parametrize("letter", ["x", "\u00e9", "\u2603"])
-    def test_the_longest_traceback_fits_the_buffer(self, ends: Ends, letter: str) -> None:
-        """A worker's end does not block, and nobody need read it for that: `DETAILS_BYTES` sees to it."""
-        _, theirs = ends
-        theirs.setblocking(False)
-        Channel(theirs).send(BootFailed("why", letter * DETAILS_BYTES, is_final=True))
+    @pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f600"])
+    def test_every_failure_fits_the_buffer(self, letter: str) -> None:
+        """A worker's end does not block: what does not fit is lost, and a failed start is taken for a crash."""
+        book = letter * 1_000_000
+        for failed in (
+            failed_load(ApplicationError("why", book)),
+            failed_load(ApplicationError(book, "details")),
+            failed_load(ValueError(book)),
+            failed_serve(ValueError(book)),
+        ):
+            ours, theirs = Channel.pair()
+            theirs.setblocking(False)
+            with theirs, contextlib.closing(ours):
+                Channel(theirs).send(failed)
 
     def test_the_wire_is_a_length_and_json(self) -> None:
         """Length: 4 bytes, big-endian; then kind, fields, and how many descriptors come with it."""

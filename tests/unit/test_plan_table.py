@@ -18,6 +18,7 @@ from prefork.master.plan import EVENTS, decide
 from prefork.master.shell import Hooks, Means, Shell
 
 SAMPLES: dict[str, Any] = {
+    "depth": 0,
     "generation": 1,
     "child": 1,
     "pid": 501,

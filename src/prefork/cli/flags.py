@@ -6,14 +6,20 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import Field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 _Command = Callable[..., Any]
 
 
-class _Octal(click.ParamType[int]):
+if TYPE_CHECKING:
+    _IntType = click.ParamType[int]
+else:
+    _IntType = click.ParamType  # generic from click 8.4 on only
+
+
+class _Octal(_IntType):
     """Permissions as people write them: 660."""
 
     name = "octal"

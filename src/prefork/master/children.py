@@ -13,7 +13,7 @@ from prefork.errors import ApplicationError
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.crashes import RETRY_S, crashed
-from prefork.master.draft import Draft
+from prefork.master.draft import FAST_STOP_S, Draft
 from prefork.master.fleet import Child, Phase, Seat
 from prefork.master.reloads import abandon, begin_reload
 
@@ -85,7 +85,8 @@ def _ready_late(draft: Draft, child: Child, _event: e.ChildReady) -> None:
 
 
 def _failed(draft: Draft, child: Child, event: e.ChildFailed) -> None:
-    draft.put(child, failure=event.failure)
+    # Its end follows at once, or is made to: a thread of the application's may hold it up for ever.
+    draft.put(child, failure=event.failure, deadline_s=draft.now_s + FAST_STOP_S)
 
 
 def _died_in_boot(draft: Draft, child: Child, event: e.ChildExited) -> None:
@@ -124,6 +125,13 @@ def _died_as_asked(draft: Draft, child: Child, event: e.ChildExited) -> None:
         draft.warn(f"{child} stopped: {event.status}")
 
 
+def _queue_seen(draft: Draft, child: Child, event: e.QueueSeen) -> None:
+    """Connections go elsewhere for long enough, and nobody waits any more: it may leave, and its socket be closed."""
+    if event.depth == 0:
+        draft.fleet.seats[child.slot] = replace(draft.fleet.seat(child.slot), has_queue=False)
+        draft.drain(child)
+
+
 def _died_hung(draft: Draft, child: Child, event: e.ChildExited) -> None:
     """A worker that was killed: because it hung in its boot, or at the end of its grace period."""
     if child.is_hung:
@@ -133,16 +141,16 @@ def _died_hung(draft: Draft, child: Child, event: e.ChildExited) -> None:
 
 
 _ROWS: dict[Phase, tuple[Callable[..., None], ...]] = {
-    #                 ChildSpawned SpawnFailed  ChildReady ChildFailed ChildExited
-    Phase.SPAWNING: (_spawned, _unspawned, _nothing, _nothing, _nothing),
-    Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot),
-    Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service),
-    Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_in_service),
-    Phase.DRAINING: (_nothing, _nothing, _ready_late, _nothing, _died_as_asked),
-    Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung),
-    Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung),
+    #                 ChildSpawned SpawnFailed  ChildReady ChildFailed ChildExited QueueSeen
+    Phase.SPAWNING: (_spawned, _unspawned, _nothing, _nothing, _nothing, _nothing),
+    Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot, _nothing),
+    Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _nothing),
+    Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _queue_seen),
+    Phase.DRAINING: (_nothing, _nothing, _ready_late, _nothing, _died_as_asked, _nothing),
+    Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing),
+    Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing),
 }
-CHILD_EVENTS = (e.ChildSpawned, e.SpawnFailed, e.ChildReady, e.ChildFailed, e.ChildExited)
+CHILD_EVENTS = (e.ChildSpawned, e.SpawnFailed, e.ChildReady, e.ChildFailed, e.ChildExited, e.QueueSeen)
 CHILD: dict[tuple[Phase, type], Callable[..., None]] = {
     (phase, event): handler
     for phase, row in _ROWS.items()

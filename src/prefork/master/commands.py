@@ -92,6 +92,14 @@ class Steer:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtQueue:
+    """Say how many connections wait in the slot of a child that is steered away from. Answered by QueueSeen."""
+
+    child: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseSlot:
     """Close the last slot's sockets (reuseport): nobody is steered there and its worker is gone."""
 
@@ -149,6 +157,7 @@ Command = (
     | CallReadyHook
     | CallRecoverHook
     | Steer
+    | LookAtQueue
     | CloseSlot
     | ReopenLogs
     | StartUpgrade

@@ -89,7 +89,13 @@ class Draft:
         del self.fleet.children[child.serial]
 
     def steer_away(self, child: Child) -> None:
-        self.put(child, phase=Phase.STEERED, deadline_s=self.now_s + STEERED_S)
+        last_call_s = self.now_s + STEERED_S + max(STEERED_S, self.fleet.rules.grace_s)
+        self.put(child, phase=Phase.STEERED, deadline_s=self.now_s + STEERED_S, last_call_s=last_call_s)
+
+    def look_at_queue(self, child: Child) -> None:
+        """Ask whether its queue is empty by now; if not, it is asked again after the same time."""
+        self.put(child, deadline_s=self.now_s + STEERED_S)
+        self.commands.append(c.LookAtQueue(child.serial, child.slot))
 
     def drain(self, child: Child) -> None:
         bound_s = self.fleet.rules.grace_s

@@ -125,6 +125,14 @@ class ChildExited:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueSeen:
+    """So many connections wait in the queue of a worker that is steered away from."""
+
+    child: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     """The next deadline of the fleet is due (or the loop woke up near it)."""
 
@@ -183,7 +191,7 @@ class UpgradeLost:
     why: str
 
 
-ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited
+ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen
 """Facts about one worker; the others are about a zygote, the time, or the whole."""
 
 Event = (

@@ -41,7 +41,9 @@ class Household:
         """Block until something happens or the time is over, then say what: asked-for things first."""
         ready = self._selector.select(timeout_s)
         for key, _ in sorted(ready, key=lambda pair: pair[0].data[0]):
-            if key.fd in self._selector.get_map():  # not closed by an earlier one of this round
+            if (
+                self._selector.get_map().get(key.fd) is key
+            ):  # not closed, or used again, by an earlier one of this round
                 yield from key.data[1]()
 
     def watch(self, fd: int, order: int, source: Source) -> None:

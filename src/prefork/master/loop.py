@@ -21,6 +21,10 @@ HOOKS = (c.CallSpawnHook, c.CallReadyHook, c.CallRecoverHook)
 """After a hook has raised no other is called (seed)."""
 
 
+LONGEST_WAIT_S = 1e6
+"""epoll_wait(2) counts milliseconds in 31 bits, 24 days, and Python raises OverflowError above."""
+
+
 def supervise(fleet: Fleet, shell: Shell) -> None:
     """Run the fleet until it has been stopped. Runs in the master, in the thread that called; blocks.
 
@@ -59,4 +63,4 @@ def _feed(fleet: Fleet, shell: Shell, event: e.Event) -> Fleet:
 
 def _timeout_s(fleet: Fleet) -> float | None:
     deadline_s = fleet.next_deadline_s()
-    return None if deadline_s is None else max(0.0, deadline_s - system.now_s())
+    return None if deadline_s is None else min(max(0.0, deadline_s - system.now_s()), LONGEST_WAIT_S)

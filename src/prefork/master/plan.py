@@ -49,7 +49,7 @@ def _deadline(draft: Draft, _event: e.DeadlinePassed) -> None:
     for zygote in list(fleet.zygotes.values()):
         if zygote.deadline_s is None or zygote.deadline_s > now_s:
             continue
-        if zygote.phase is ZygotePhase.STARTING:
+        if zygote.phase is ZygotePhase.STARTING and zygote.failure is None:
             failure = e.BootFailure(f"the application was not loaded within {fleet.rules.boot_timeout_s:g} s")
             draft.error(f"zygote of generation {zygote.generation}: {failure.summary}: its stacks follow")
             draft.abort_zygote(replace(zygote, failure=failure))
@@ -69,14 +69,19 @@ def _child_due(draft: Draft, child: Child) -> None:
         if zygote is not None and zygote.phase is not ZygotePhase.KILLED:
             draft.error(f"zygote of generation {child.generation} does not answer: killing it")
             draft.kill_zygote(zygote)
+    elif child.phase is Phase.BOOTING and child.failure is not None:
+        draft.kill(child)  # it has said why it cannot start, and does not leave
     elif child.phase is Phase.BOOTING:
         failure = e.BootFailure(f"not ready within {fleet.rules.boot_timeout_s:g} s of its start")
         draft.error(f"{child}: {failure.summary}: its stacks follow")
         draft.abort(child, failure)
     elif child.phase is Phase.STEERED:
-        # It has accepted for long enough after connections began to go elsewhere.
-        fleet.seats[child.slot] = replace(fleet.seat(child.slot), has_queue=False)
-        draft.drain(child)
+        if child.last_call_s is not None and draft.now_s >= child.last_call_s:
+            draft.drain(
+                child
+            )  # hung, or too slow: the queue stays the slot's, and the slot gets another worker
+        else:
+            draft.look_at_queue(child)
     elif child.last_call_s is not None and draft.now_s < child.last_call_s:
         draft.drain_again(child)
     else:
@@ -132,7 +137,8 @@ def _rest_asked(draft: Draft, _event: e.RestAsked) -> None:
 
 
 def _reopen_asked(draft: Draft, _event: e.ReopenAsked) -> None:
-    live = tuple(x.serial for x in draft.fleet.children.values() if x.phase is Phase.READY)
+    silent = (Phase.SPAWNING, Phase.KILLED)
+    live = tuple(x.serial for x in draft.fleet.children.values() if x.phase not in silent)
     draft.commands.append(c.ReopenLogs(live))
 
 

@@ -20,7 +20,10 @@ def abandon(draft: Draft, why: str) -> None:
     """The incoming generation does not work: the old one serves on, and says so."""
     fleet = draft.fleet
     draft.error(f"reload failed: {why}; generation {fleet.generation} serves on")
-    draft.commands.append(c.Announce("ready", f"reload failed, generation {fleet.generation} serves on"))
+    if (
+        fleet.all_ready
+    ):  # a reload asked for in the first boot: nothing serves yet, and no old master may leave
+        draft.commands.append(c.Announce("ready", f"reload failed, generation {fleet.generation} serves on"))
     fleet.incoming = None
     if fleet.reload_again and fleet.stopping is None:
         begin_reload(draft)

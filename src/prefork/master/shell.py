@@ -5,6 +5,7 @@ What a command leads to comes back as events. The processes themselves, and what
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class Shell:
             c.CallReadyHook: self._call_ready_hook,
             c.CallRecoverHook: self._call_recover_hook,
             c.Steer: self._steer,
+            c.LookAtQueue: self._look_at_queue,
             c.CloseSlot: self._close_slot,
             c.ReopenLogs: self._reopen_logs,
             c.StartUpgrade: self._start_upgrade,
@@ -225,11 +227,21 @@ class Shell:
         try:
             self.listeners.steer_below(command.count)
         except OSError as error:
-            self.logger.warning("new connections cannot be steered to %d slots: %s", command.count, error)
+            self._warn(f"new connections cannot be steered to {command.count} slots: {error}")
+
+    def _look_at_queue(self, command: c.LookAtQueue) -> Iterable[e.Event]:
+        try:
+            depth = self.listeners.queue_depth(command.slot)
+        except (OSError, ValueError):  # the kernel cannot tell, or its socket could never be opened
+            depth = 0
+        return (e.QueueSeen(command.child, depth),)
 
     def _close_slot(self, command: c.CloseSlot) -> None:
         if command.slot == self.listeners.slots_open - 1:
-            self.listeners.close_slot(command.slot)
+            try:
+                self.listeners.close_slot(command.slot)
+            except OSError as error:
+                self._warn(f"the kernel's own choice of sockets is not back: {error}")
 
     def _reopen_logs(self, command: c.ReopenLogs) -> None:
         self._means.reopen_logs()
@@ -239,7 +251,7 @@ class Shell:
                 try:
                     kin.channel.send(Reopen())
                 except OSError as error:
-                    self.logger.warning("a worker cannot be told to open its logs again: %s", error)
+                    self._warn(f"a worker cannot be told to open its logs again: {error}")
 
     def _start_upgrade(self, _command: c.StartUpgrade) -> Iterable[e.Event]:
         try:
@@ -268,7 +280,12 @@ class Shell:
             self._upgrade.say_ready()
 
     def _log(self, command: c.Log) -> None:
-        getattr(self.logger, command.level)("%s", command.text)
+        # The program's own logger may raise anything (a full disk, a closed pipe), and there is nobody left to tell.
+        with contextlib.suppress(Exception):
+            getattr(self.logger, command.level)("%s", command.text)
+
+    def _warn(self, text: str) -> None:
+        self._log(c.Log("warning", text))
 
     def _finish(self, command: c.Finish) -> None:
         self._household.end_parked()

@@ -6,12 +6,13 @@
     USR2        replace the master's own program        CHLD        somebody's orphan may have ended
 
 Two signals have a second meaning for people at a terminal. A resized window sends WINCH to the foreground process
-group, so there it is ignored. A closed terminal sends HUP, and then it means stop.
+group, so there it is ignored. A closed terminal sends HUP, and then it means stop, but not under nohup(1).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -60,6 +61,9 @@ class Inbox:
             for name in _HEARD:
                 signum = signal.Signals[name]
                 self._before[signum] = signal.signal(signum, self._note)
+            # A program may have asked to die of it; a master that talks to processes that die must not.
+            if hasattr(signal, "SIGPIPE"):
+                self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         self._signals.append(signum)
@@ -93,8 +97,14 @@ class Inbox:
             yield e.StopAsked(e.Stop.FAST if self._has_interrupted else e.Stop.GRACEFUL, name)
             self._has_interrupted = True
         elif name == "SIGHUP":
-            is_closed = self._had_terminal and _foreground_group() is None
-            yield e.StopAsked(e.Stop.GRACEFUL, "the terminal was closed") if is_closed else e.ReloadAsked()
+            if not self._had_terminal or _foreground_group() is not None:
+                yield e.ReloadAsked()
+            elif self._before.get(signal.SIGHUP) is signal.SIG_IGN:
+                self._had_terminal = (
+                    False  # nohup: the terminal's end is survived, and later ones ask for a reload
+                )
+            else:
+                yield e.StopAsked(e.Stop.GRACEFUL, "the terminal was closed")
         elif name == "SIGWINCH":
             if _foreground_group() != os.getpgrp():
                 yield e.RestAsked()
@@ -122,11 +132,14 @@ _PLAIN: dict[str, e.Event] = {
 
 
 def _foreground_group() -> int | None:
-    """The process group in the foreground of our controlling terminal; None without a terminal."""
+    """The process group in the foreground of our controlling terminal; None without a terminal.
+
+    Our own where that cannot be told for lack of descriptors or memory: then nothing is stopped by mistake.
+    """
     try:
         fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return None
+    except OSError as error:
+        return os.getpgrp() if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else None
     try:
         return os.tcgetpgrp(fd)
     except OSError:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -74,6 +75,9 @@ def _be_zygote(
         let_go()
         os.environ.update(child_environment())
         zygote_main(channel, generation)
+    except BaseException:
+        traceback.print_exc()  # a defect of ours: it must not die in silence
+        raise
     finally:
         # Nothing may unwind into the program whose stack was copied.
         os._exit(1)
@@ -133,9 +137,25 @@ def _hold_command(popen: subprocess.Popen[Any]) -> system.StartedCommand:
         raise
 
 
+def _launcher() -> list[str]:
+    """A prefix that asks the kernel to end the command with us, before anything of it is run.
+
+    Its imports take as long as they like, and only after them does it hear of anything. The request outlives
+    execve(2), and a worker makes its own when it listens to its master. Rejected: `preexec_fn`, which runs Python
+    after a fork of a program that may have threads.
+    """
+    code = (
+        "import ctypes, os, sys\n"
+        f"ctypes.CDLL(None).prctl({system.PR_SET_PDEATHSIG}, {int(signal.SIGKILL)}, 0, 0, 0)\n"
+        "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    return [sys.executable, "-I", "-S", "-c", code, str(os.getpid())]
+
+
 def _run_again(files: Sequence[HasFileno]) -> subprocess.Popen[Any]:
-    fds = [x.fileno() for x in files]
-    return subprocess.Popen(program(), env={**os.environ, **child_environment()}, pass_fds=fds)
+    prefix = _launcher() if sys.platform == "linux" else []
+    environ = {**os.environ, **child_environment()}
+    return subprocess.Popen([*prefix, *program()], env=environ, pass_fds=[x.fileno() for x in files])
 
 
 def program() -> list[str]:

@@ -142,7 +142,8 @@ class Upgrade:
                 os.write(self._predecessor_fd, b"r")
             os.close(self._predecessor_fd)
             self._predecessor_fd = -1
-            self._listeners.take_over()
+            with contextlib.suppress(OSError):  # steering stays as the old master left it: still correct
+                self._listeners.take_over()
 
     def close(self) -> None:
         """Let go of descriptors. Also for the copy in a forked zygote."""

@@ -8,7 +8,7 @@ from prefork.errors import ApplicationError
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.crashes import RETRY_S, count_crash, delay_zygote
-from prefork.master.draft import Draft
+from prefork.master.draft import RETIRE_S, Draft
 from prefork.master.fleet import LIVE, Phase, Seat, ZygotePhase
 from prefork.master.reloads import abandon
 
@@ -26,7 +26,10 @@ def zygote_failed(draft: Draft, event: e.ZygoteFailed) -> None:
     """It has said why it cannot load the application; what follows from that comes with its end."""
     zygote = draft.fleet.zygotes.get(event.generation)
     if zygote is not None:
-        draft.fleet.zygotes[event.generation] = replace(zygote, failure=event.failure)
+        # Its end follows at once, or is made to: a thread of the application's may hold it up for ever.
+        draft.fleet.zygotes[event.generation] = replace(
+            zygote, failure=event.failure, deadline_s=draft.now_s + RETIRE_S
+        )
 
 
 def zygote_unstarted(draft: Draft, event: e.ZygoteUnstarted) -> None:

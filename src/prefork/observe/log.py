@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final, TextIO
 
 from prefork.errors import ConfigError
@@ -92,10 +93,15 @@ def introduce(identity: str) -> None:
             handler.formatter.identity = identity
 
 
-def reopen() -> None:
-    """Close every log file of this process and open it again under its name (logrotate(8)). Any process."""
+def reopen(*, only_moved: bool = False) -> None:
+    """Close every log file of this process and open it again under its name (logrotate(8)). Any process.
+
+    Args:
+        only_moved: leave those alone that are still what their name stands for. For a fork, whose parent was forked
+            off, or loaded, before the files were moved away.
+    """
     for handler in _handlers():
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, logging.FileHandler) and not (only_moved and _is_in_place(handler)):
             handler.acquire()
             try:
                 # What FileHandler does itself at its first message.
@@ -108,6 +114,16 @@ def reopen() -> None:
                 )
             finally:
                 handler.release()
+
+
+def _is_in_place(handler: logging.FileHandler) -> bool:
+    stream: TextIO | None = handler.stream
+    if stream is None:  # `delay`: it is opened with its first message
+        return True
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), Path(handler.baseFilename).stat())
+    except (OSError, ValueError):  # moved away, and nobody has opened a new one; or closed
+        return False
 
 
 def _handlers() -> Iterable[logging.Handler]:

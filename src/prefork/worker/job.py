@@ -27,6 +27,8 @@ class Job:
     on_master_death: Callable[[], object] | None
     """Called in the worker when the master is gone."""
     reopen_logs: Callable[[], object]
+    follow_logs: Callable[[], object]
+    """Opens again what has been moved away since the zygote opened it: a new worker calls it."""
     introduce: Callable[[str], object]
     """Tells the log who this process is."""
     report: Callable[[str], object]

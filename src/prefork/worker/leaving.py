@@ -23,12 +23,13 @@ def start_afresh() -> None:
 def leave(status: int) -> NoReturn:
     """End a forked process: wait for its threads, run its exit handlers, flush, exit. Never returns.
 
+    `threading._shutdown` is what the interpreter does at its end, and `multiprocessing` at a fork's: it first tells the
+    idle threads of a `ThreadPoolExecutor` to go, which nobody else does, and then waits for all that are no daemons.
+
     Not `sys.exit`: the stack below us belongs to the program that was forked, and its `finally` blocks are not
     ours to run.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
     atexit._run_exitfuncs()  # noqa: SLF001
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

@@ -113,9 +113,11 @@ class Listener(socket.socket):
             gate.wait(super().fileno())
             # Woken by a signal only, this finds nobody there and waits again.
             try:
-                return super().accept()
+                connection, peer = super().accept()
             except BlockingIOError:  # or a sibling was faster
                 continue
+            connection.setblocking(True)  # BSD hands O_NONBLOCK on to what is accepted
+            return connection, peer
 
     def __repr__(self) -> str:
         # socket's own asks fileno(), and the interpreter asks for it when it throws a socket away unclosed: that is no

@@ -82,12 +82,17 @@ def _fork_twice(read: int, write: int, be_child: Callable[[], NoReturn]) -> int:
         between = system.fork("the application is loaded")
         if between == 0:
             _be_between(read, write, be_child)
-    _, status = os.waitpid(between, 0)
+    try:
+        _, status = os.waitpid(between, 0)
+    except ChildProcessError:
+        # The application ignores CHLD, or reaps whatever ends: it has ended all the same, and the pipe says how.
+        status = 0
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
         raise OSError(
             max(code, 0), f"fork(2) failed: {os.strerror(code) if code > 0 else f'killed by signal {-code}'}"
         )
+    os.set_blocking(read, False)  # nothing in it: the second fork failed, and how is lost
     (pid,) = _PID.unpack(os.read(read, _PID.size))
     return int(pid)
 

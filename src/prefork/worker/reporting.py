@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 
 from prefork.channel import DETAILS_BYTES, BootFailed
 from prefork.errors import ApplicationError, PreforkError
 
+SUMMARY_CHARACTERS = 500
+"""An exception's own text may be as long as it likes; a line of a log may not."""
+
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an exception, its end kept where it is too long for a message."""
-    return "".join(traceback.format_exception(error))[-DETAILS_BYTES:]
+    """The traceback of an exception."""
+    return "".join(traceback.format_exception(error))
+
+
+def _failed(summary: str, details: str, *, is_final: bool) -> BootFailed:
+    """As a message that fits the socket's buffer, whatever was raised: the end of the details is kept."""
+    while len(json.dumps(details)) > DETAILS_BYTES:  # escapes counted: up to six bytes a character
+        details = details[len(details) // 8 + 1 :]
+    return BootFailed(summary.partition("\n")[0][:SUMMARY_CHARACTERS], details, is_final=is_final)
 
 
 def failed_load(error: BaseException) -> BootFailed:
     """The application could not be loaded: final, because another try would end the same way."""
     if isinstance(error, ApplicationError):
-        return BootFailed(str(error), error.details[-DETAILS_BYTES:], is_final=True)
+        return _failed(str(error), error.details, is_final=True)
     if isinstance(error, PreforkError):
-        return BootFailed(str(error), "", is_final=True)
+        return _failed(str(error), "", is_final=True)
     summary = f"the application cannot be loaded: {type(error).__name__}: {error}"
-    return BootFailed(summary, traceback_of(error), is_final=True)
+    return _failed(summary, traceback_of(error), is_final=True)
 
 
 def failed_serve(error: Exception) -> BootFailed:
@@ -28,4 +39,4 @@ def failed_serve(error: Exception) -> BootFailed:
     if isinstance(error, ApplicationError):
         return failed_load(error)
     summary = f"the server raised {type(error).__name__}: {error}"
-    return BootFailed(summary, traceback_of(error), is_final=False)
+    return _failed(summary, traceback_of(error), is_final=False)

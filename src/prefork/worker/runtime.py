@@ -78,7 +78,9 @@ class Worker:
         except asyncio.CancelledError:
             return EXIT_OK if self.gate.is_draining else EXIT_FAILURE
         except Exception as error:  # whatever the application raises ends here
-            return self._crash(error)
+            status = self._crash(error)
+            self.gate.drain()  # its other threads wait in `accept`, and `leave` waits for them
+            return status
         finally:
             self.gate.close()
         return EXIT_OK
@@ -145,9 +147,11 @@ class Worker:
     def _read_channel(self) -> None:
         if self._is_orphan:
             return
-        for message, _ in self.channel.receive():
-            if isinstance(message, Reopen):
-                self.job.reopen_logs()
+        # Several signals may come as one: a message and, behind it, the end.
+        while not self.channel.is_closed and self.channel.has_waiting(0):
+            for message, _ in self.channel.receive():
+                if isinstance(message, Reopen):
+                    self.job.reopen_logs()
         if self.channel.is_closed:
             self._is_orphan = True
             if self.job.on_master_death is not None:
@@ -224,6 +228,7 @@ def run_forked(job: Job, service: Service) -> Callable[[Channel], NoReturn]:
         status = EXIT_FAILURE
         try:
             start, fds = _await_start(channel)
+            job.follow_logs()
             status = Worker(channel, job).run(start, fds, lambda: service)
         except BaseException as error:  # nothing may unwind into the zygote's stack below us
             job.report(traceback_of(error).rstrip())

@@ -32,6 +32,9 @@ def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     for name in _DEFAULT:
         signal.signal(signal.Signals[name], signal.SIG_DFL)
+    signal.signal(
+        signal.SIGPIPE, signal.SIG_IGN
+    )  # Python's own default; a client that goes away must not end us
     for name in _MUTED:
         if signal.getsignal(signal.Signals[name]) in _UNTOUCHED:
             signal.signal(signal.Signals[name], mute)

@@ -57,8 +57,8 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     gc.collect()
     gc.freeze()
-    channel.send(Ready())
-    with contextlib.suppress(ConnectionError):  # the master let go of us while we forked
+    with contextlib.suppress(ConnectionError):  # the master let go of us, or is gone
+        channel.send(Ready())
         _answer(channel, lambda: worker_main(job, service))
     leaving.leave(EXIT_OK)
 
@@ -106,7 +106,7 @@ def _hand_over(
     if not fds:
         return ForkFailed(message.serial, "the zygote has no free descriptor: raise RLIMIT_NOFILE")
     if parked is not None:
-        with contextlib.suppress(BrokenPipeError):  # somebody killed it; the master reaps it
+        with contextlib.suppress(OSError):  # somebody killed it: the master reaps it; another is forked below
             parked.give(fds[0])
             return Forked(message.serial, parked.pid)
     try:

@@ -1,0 +1,92 @@
+"""One coarse clock for a worker: the Date line, and every time-out of every connection.
+
+Rules:
+
+* While anything happens it ticks once a second; a connection has no timer of its own.
+* When nothing happens it stops. An idle worker wakes up for the next time-out that falls due, or never.
+* Whoever reads `now_s` or `date_line`, or brings a deadline forward, calls `wake()` first if `is_awake` is false.
+
+Hence a deadline is kept to within one tick, late and never early; `Date` is up to one second old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from math import inf
+from typing import Final, Protocol
+
+TICK_S: Final = 1.0
+"""Date has a resolution of one second (RFC 9110 §5.6.7); no time-out needs a finer one."""
+
+
+class Expires(Protocol):
+    """Something with a deadline, in the loop's time; `inf` stands for none."""
+
+    deadline_s: float
+
+    def on_deadline(self, now_s: float) -> None:
+        """The deadline has passed: act, and set another."""
+
+
+class Clock:
+    """The clock of one event loop, over `members`, which may change at any time."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        members: Iterable[Expires],
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.is_awake = False
+        self.now_s = loop.time()
+        self.date_line = b""
+        """CR LF, then the whole header line without its end."""
+        self._loop = loop
+        self._members = members
+        self._wall_s = wall_s
+        self._second = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_ticking = False
+
+    def wake(self) -> None:
+        """Bring `now_s` and `date_line` up to date, and tick from here on."""
+        self.is_awake = True
+        self._read()
+        if not self._is_ticking:
+            self.stop()
+            self._is_ticking = True
+            self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    def stop(self) -> None:
+        """Wake the loop up no more, until the next `wake()`."""
+        self._is_ticking = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _read(self) -> None:
+        self.now_s = self._loop.time()
+        second = int(self._wall_s())
+        if second != self._second:
+            self._second = second
+            self.date_line = b"\r\ndate: " + formatdate(second, usegmt=True).encode("ascii")
+
+    def _tick(self) -> None:
+        was_awake, self.is_awake = self.is_awake, False
+        self._read()
+        now_s, soonest_s = self.now_s, inf
+        for member in list(self._members):
+            if member.deadline_s <= now_s:
+                member.on_deadline(now_s)
+            soonest_s = min(soonest_s, member.deadline_s)
+        if was_awake or self.is_awake:
+            self._timer = self._loop.call_later(TICK_S, self._tick)
+        elif soonest_s < inf:
+            self._is_ticking = False
+            self._timer = self._loop.call_at(max(soonest_s, now_s + TICK_S), self._tick)
+        else:
+            self._is_ticking = False
+            self._timer = None

@@ -1,0 +1,446 @@
+"""One connection: bytes in, exchanges in order, bytes out. A state machine around httptools' parser.
+
+How it works:
+
+* `data_received` has a short way for what nearly always comes, one whole request on an idle connection. All else goes
+  the long way: what was read waits in `_unfed`, is parsed in slices while there is room (`_step`), and parsed requests
+  wait in the reader's queue; one exchange at a time is current. Reading is paused while anything waits.
+* A refusal takes its place behind the answers that are due before it.
+* Once the last request has been told apart (`connection: close`, a refusal, a drain), further input has no meaning: it
+  is dropped, and read for a while so that the close does not reset the connection under the answer (`_finish`).
+* An application is never called in another one's context: from within a `send` the next is put off to the loop.
+
+Not here: how a request is read (`reader`, `request`), what an application sees (`asgi`), when a deadline is looked at (`clock`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from math import inf
+from typing import Any, Final, cast
+
+import httptools
+
+from prefork.http.asgi import COMPLETE, HEAD_SENT, SPEC_VERSION, Engine, Exchange, logger
+from prefork.http.connections import Connections
+from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
+from prefork.http.reader import RequestReader
+from prefork.http.request import NameCache
+from prefork.http.response import refusal
+
+# Phases of a connection without an exchange, in their order; plain numbers, since they are compared for each request.
+_NEW: Final = 0
+_IDLE: Final = 1
+_IN_HEAD: Final = 2
+_LINGERING: Final = 3
+_CLOSING: Final = 4
+
+_H2_PREFACE: Final = "Pause on PRI/Upgrade"
+_BAD_VERSION: Final = "Invalid HTTP version"
+"""llhttp's reasons that are about the version."""
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection of a worker. asyncio calls its methods, and so do its current exchange and the clock."""
+
+    __slots__ = (
+        "_connections",
+        "_context",
+        "_exchange",
+        "_is_eof",
+        "_is_proceeding",
+        "_is_read_paused",
+        "_limits",
+        "_names",
+        "_phase",
+        "_reader",
+        "_refusal",
+        "_root_path",
+        "_stuck_bytes",
+        "_transport",
+        "_unfed",
+        "_writers",
+        "deadline_s",
+        "engine",
+        "is_write_paused",
+        "write",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: HttpLimits,
+        connections: Connections[HttpProtocol],
+        names: NameCache,
+        root_path: str = "",
+    ) -> None:
+        self.engine = engine
+        self.deadline_s = inf
+        self.is_write_paused = False
+        self._limits = limits
+        self._connections = connections
+        self._names = names
+        self._root_path = root_path
+        self._phase = _NEW
+        self._exchange: Exchange | None = None
+        self._refusal = 0
+        self._unfed: bytes | memoryview = b""
+        self._is_eof = False
+        self._is_proceeding = False
+        self._is_read_paused = False
+        self._stuck_bytes = 0
+        self._writers: list[asyncio.Future[None]] | None = None
+
+    # -- asyncio calls -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of asyncio's
+        self.write = self._transport.write
+        self._context = contextvars.copy_context()
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
+            "http_version": "1.1",
+            "server": _address(transport.get_extra_info("sockname"), is_ours=True),
+            "client": _address(transport.get_extra_info("peername")),
+            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+            "root_path": self._root_path,
+            "method": "",
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": [],
+            "state": {},
+        }
+        self._reader = RequestReader(self, scope, self._limits, self._names)
+        self._connections.add(self)
+        self.deadline_s = self._now_s() + self._limits.head_s
+
+    def data_received(self, data: bytes) -> None:
+        if self._exchange is not None or self._phase >= _LINGERING or self._unfed or len(data) > SLICE_BYTES:
+            self._take_in(data)
+            return
+        reader = self._reader
+        try:
+            reader.feed(data)
+        except Exception as error:  # also whatever a callback raised
+            self._failed(error, data)
+            self._proceed()
+            return
+        queue = reader.queue
+        if not queue:
+            self._in_head(len(data))
+            return
+        exchange = self._exchange = queue.pop(0)
+        exchange.start()
+        if queue:
+            self._proceed()
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more. It may still read: what it has asked for is answered, then all is closed."""
+        self._is_eof = True
+        last = self._last()
+        if last is None or not last.is_body_complete or self._transport.get_extra_info("sslcontext"):
+            return False
+        last.keep_alive = False
+        if self._exchange is not None:
+            self._exchange.half_close()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._phase = _CLOSING
+        self._connections.discard(self)
+        exchange, self._exchange = self._exchange, None
+        self._unfed = b""
+        self._reader.close()
+        if exchange is not None:
+            exchange.disconnect()
+        self._wake_writers()
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+        self._stuck_bytes = self._transport.get_write_buffer_size()
+        self.deadline_s = self._now_s() + self._limits.send_s
+
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+        if self._phase < _LINGERING:
+            self.deadline_s = inf if self._exchange else self._now_s() + self._limits.keep_alive_s
+        self._wake_writers()
+        self._proceed()
+
+    # -- the long way ------------------------------------------------------------------------------
+
+    def _take_in(self, data: bytes) -> None:
+        if self._phase >= _LINGERING:
+            return
+        self._unfed = bytes(self._unfed) + data if self._unfed else memoryview(data)
+        exchange = self._exchange
+        if exchange is not None and (exchange.is_waiting_for_body or exchange.stage == COMPLETE):
+            self.deadline_s = self._now_s() + self._limits.body_s
+        self._proceed()
+
+    def _proceed(self) -> None:
+        """Do all that can be done now: parse, start, refuse; then read on, or not."""
+        if self._is_proceeding:
+            return
+        self._is_proceeding = True
+        try:
+            while self._phase < _LINGERING and self._step():
+                pass
+        finally:
+            self._is_proceeding = False
+        self._regulate()
+
+    def _step(self) -> bool:
+        """One thing at a time; False if there is nothing to do but wait."""
+        exchange = self._exchange
+        if exchange is not None:
+            if exchange.stage == COMPLETE and exchange.is_body_complete:
+                self._exchange = None
+                self._idle()
+                return True
+            return self._parse()
+        if self.is_write_paused:
+            return False  # a client that takes no answers gets no further ones
+        if self._reader.queue:
+            exchange = self._exchange = self._reader.queue.pop(0)
+            exchange.start()
+            return True
+        if self._parse():
+            return True
+        if self._refusal:
+            clock = self.engine.clock
+            clock.wake()
+            self.write(refusal(self._refusal, clock.date_line))
+            self._finish(is_lingering=True)
+        return False
+
+    def _parse(self) -> bool:
+        """Parse one slice, if there is one, and room for what it may bring."""
+        if not self._unfed or self._reader.queue or self._refusal:
+            return False
+        reader = self._reader
+        incoming = reader.incoming
+        if reader.is_at_end:
+            return False
+        if incoming is not None and len(incoming.body) > BODY_HIGH_WATER_BYTES:
+            return False
+        piece, self._unfed = self._unfed[:SLICE_BYTES], self._unfed[SLICE_BYTES:]
+        reader.carried_bytes += len(piece)
+        try:
+            reader.feed(piece)
+        except Exception as error:  # also whatever a callback raised
+            self._failed(error, piece)
+        else:
+            if self._exchange is None and not reader.queue:
+                self._in_head(0)
+            elif reader.carried_bytes > self._limits.head_bytes:
+                self._refuse(431)
+        if self._exchange is not None:
+            self._exchange.wake()
+        return True
+
+    def _in_head(self, read_bytes: int) -> None:
+        """A head has begun and is not complete."""
+        reader, limits = self._reader, self._limits
+        reader.carried_bytes += read_bytes
+        if reader.carried_bytes > limits.head_bytes or reader.header_count > limits.header_count:
+            self._refuse(431)
+            self._proceed()
+        elif self._phase < _IN_HEAD:
+            if self._phase == _IDLE:
+                self.deadline_s = self._now_s() + limits.head_s
+            self._phase = _IN_HEAD
+
+    def _failed(self, error: Exception, piece: bytes | memoryview) -> None:
+        """The parser has stopped in the midst of `piece`."""
+        if isinstance(error, httptools.HttpParserUpgrade):
+            self._unfed = self._reader.take_upgrade(bytes(piece[error.args[0] :])) + bytes(self._unfed)
+        elif self._reader.is_at_end:
+            self._unfed = piece  # data after the last request: never parsed, but it makes us linger
+        else:
+            self._refuse(self._reader.refused or _status_for(error))
+
+    def _refuse(self, status: int) -> None:
+        """Answer what is on its way in with `status`, in its turn."""
+        incoming = self._reader.incoming
+        self._unfed = b""
+        if incoming is not None and not incoming.is_body_complete:
+            if incoming in self._reader.queue:
+                self._reader.queue.remove(incoming)
+            elif incoming is self._exchange:
+                self._exchange = None
+                incoming.disconnect()
+                if incoming.stage == COMPLETE:
+                    self._finish(is_lingering=True)
+                    return
+                if incoming.stage == HEAD_SENT:
+                    self.abort()
+                    return
+        self._refusal = status
+
+    def _regulate(self) -> None:
+        """Read on only while there is room for what comes."""
+        if self._phase >= _LINGERING:
+            return
+        exchange = self._exchange
+        has_body_waiting = exchange is not None and len(exchange.body) > BODY_HIGH_WATER_BYTES
+        is_full = bool(self._unfed or self._reader.queue or self._refusal or has_body_waiting)
+        if is_full != self._is_read_paused and not self._is_eof:
+            self._is_read_paused = is_full
+            if is_full:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    # -- the exchange calls ------------------------------------------------------------------------
+
+    def response_done(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if not exchange.keep_alive:
+            self._finish(
+                is_lingering=bool(not exchange.is_body_complete or self._unfed or self._reader.queue)
+            )
+        elif exchange.is_body_complete:
+            self._exchange = None
+            self._idle()
+            if (self._reader.queue or self._unfed or self._refusal) and not self._is_proceeding:
+                self._later()
+        else:
+            exchange.body = b""
+            exchange.body_bytes = 0  # from here on what is discarded
+            self.deadline_s = self._now_s() + self._limits.body_s
+            self._later()
+
+    def _later(self) -> None:
+        self.engine.loop.call_soon(self._proceed, context=self._context)
+
+    def want_body(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and exchange.is_waiting_for_body:
+            self.deadline_s = self._now_s() + self._limits.body_s
+        if self._unfed or self._is_read_paused:
+            self._proceed()
+
+    async def writable(self) -> None:
+        while self.is_write_paused:
+            writer = self.engine.loop.create_future()
+            if self._writers is None:
+                self._writers = []
+            self._writers.append(writer)
+            await writer
+
+    def _wake_writers(self) -> None:
+        if self._phase == _CLOSING:
+            self.is_write_paused = False  # nobody is left to wait for
+        if self._writers is not None:
+            writers, self._writers = self._writers, None
+            for writer in writers:
+                if not writer.done():
+                    writer.set_result(None)
+
+    def abort(self) -> None:
+        self._phase = _CLOSING
+        self._transport.abort()
+
+    # -- time and leaving --------------------------------------------------------------------------
+
+    def _now_s(self) -> float:
+        clock = self.engine.clock
+        if not clock.is_awake:
+            clock.wake()
+        return clock.now_s
+
+    def _idle(self) -> None:
+        limits = self._limits
+        if self.is_write_paused:
+            patience_s, self._phase = limits.send_s, _IDLE
+        elif self._reader.url:  # read along with the request before
+            patience_s, self._phase = limits.head_s, _IN_HEAD
+        else:
+            patience_s, self._phase = limits.keep_alive_s, _IDLE
+        self.deadline_s = self._now_s() + patience_s
+
+    def on_deadline(self, now_s: float) -> None:
+        """Called by the clock."""
+        exchange = self._exchange
+        pending_bytes = self._transport.get_write_buffer_size()
+        if self.is_write_paused or (self._phase >= _LINGERING and pending_bytes):
+            if pending_bytes < self._stuck_bytes:
+                self._stuck_bytes = pending_bytes
+                self.deadline_s = now_s + self._limits.send_s
+            else:
+                self.abort()
+        elif self._phase >= _LINGERING:
+            self.abort()
+        elif exchange is None:
+            if self._phase == _IN_HEAD:
+                self._refuse(408)
+                self._proceed()
+            else:
+                self._finish(is_lingering=False)
+        elif exchange.is_waiting_for_body or exchange.stage == COMPLETE:
+            self._refuse(408)
+            self._proceed()
+        else:
+            self.deadline_s = inf
+
+    def _finish(self, *, is_lingering: bool) -> None:
+        """All is said: close once it is sent; `is_lingering` if the client may be sending still."""
+        limits = self._limits
+        self._unfed = b""
+        self._reader.queue.clear()
+        self._stuck_bytes = self._transport.get_write_buffer_size() + 1
+        if is_lingering and not self._is_eof and self._transport.can_write_eof():
+            self._phase = _LINGERING
+            self.deadline_s = self._now_s() + LINGER_S
+            self._transport.write_eof()
+            if self._is_read_paused:
+                self._is_read_paused = False
+                self._transport.resume_reading()
+        else:
+            self._phase = _CLOSING
+            self.deadline_s = self._now_s() + limits.send_s
+            self._transport.close()
+
+    def _last(self) -> Exchange | None:
+        """The last request that will be answered, as things are."""
+        return self._reader.queue[-1] if self._reader.queue else self._exchange
+
+    def say_close(self) -> None:
+        """Draining: the last answer that is due says `connection: close`, unless its head is gone."""
+        last = self._last()
+        if last is not None and last.stage < HEAD_SENT:
+            last.keep_alive = False
+
+    def close_when_idle(self) -> None:
+        """Draining: close now, or after what is due. A head that has begun is waited for, for its time."""
+        last = self._last()
+        if last is not None:
+            last.keep_alive = False
+        elif self._phase < _IN_HEAD:
+            self._finish(is_lingering=False)
+
+
+def _address(address: Any, *, is_ours: bool = False) -> tuple[str, int | None] | None:
+    """An end of a connection as ASGI wants it: host and port; for a Unix socket of ours its path."""
+    if isinstance(address, tuple):
+        return (address[0], address[1])
+    if is_ours and isinstance(address, str) and address:
+        return (address, None)
+    return None
+
+
+def _status_for(error: Exception) -> int:
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return 501
+    if isinstance(error, httptools.HttpParserError) and not isinstance(
+        error, httptools.HttpParserCallbackError
+    ):
+        return 505 if str(error) in (_H2_PREFACE, _BAD_VERSION) else 400
+    logger.error("a request could not be read: a defect of prefork", exc_info=error)
+    return 500

@@ -1,0 +1,145 @@
+"""The clock of a worker: it ticks while anything happens, and stops when nothing does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import Any, cast
+
+from prefork.http.clock import TICK_S, Clock
+
+
+class Timer:
+    """What a loop gives back for a call in the future."""
+
+    is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Loop:
+    """A loop whose time is set by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.calls: list[tuple[float, Callable[[], None], Timer]] = []
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_at(self, when_s: float, call: Callable[[], None]) -> Timer:
+        timer = Timer()
+        self.calls.append((when_s, call, timer))
+        return timer
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        return self.call_at(self.now_s + delay_s, call)
+
+    @property
+    def due_s(self) -> float | None:
+        """When the loop will wake up next."""
+        return min((when for when, _, timer in self.calls if not timer.is_cancelled), default=None)
+
+    def advance(self) -> None:
+        """Go to the next call, and make it."""
+        due_s = self.due_s
+        assert due_s is not None
+        self.now_s = due_s
+        calls, self.calls = self.calls, []
+        for _, call, timer in calls:
+            if not timer.is_cancelled:
+                call()
+
+
+class Member:
+    """Something that expires, and then never again."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+        self.expired_s: float | None = None
+
+    def on_deadline(self, now_s: float) -> None:
+        self.expired_s, self.deadline_s = now_s, inf
+
+
+def clock_of(loop: Loop, *members: Member) -> Clock:
+    return Clock(cast(asyncio.AbstractEventLoop, cast(Any, loop)), members, lambda: loop.now_s)
+
+
+def test_an_idle_worker_does_not_wake_up() -> None:
+    """After the last activity: one tick to see that there is none, and no more."""
+    loop = Loop()
+    clock = clock_of(loop)
+    assert loop.due_s is None
+    clock.wake()
+    loop.advance()
+    assert not clock.is_awake
+    loop.advance()
+    assert loop.due_s is None
+
+
+def test_a_busy_worker_wakes_up_once_a_second() -> None:
+    loop = Loop()
+    clock = clock_of(loop)
+    for second in range(1, 5):
+        clock.wake()
+        clock.wake()
+        loop.advance()
+        assert loop.now_s == 100 + second * TICK_S
+
+
+def test_the_date_is_of_this_second() -> None:
+    """Read at every waking, however long the sleep was."""
+    loop = Loop()
+    clock = clock_of(loop)
+    clock.wake()
+    assert clock.date_line == b"\r\ndate: Thu, 01 Jan 1970 00:01:40 GMT"
+    loop.advance()
+    loop.advance()
+    loop.now_s = 3700.5
+    clock.wake()
+    assert clock.date_line == b"\r\ndate: Thu, 01 Jan 1970 01:01:40 GMT"
+    assert clock.now_s == 3700.5
+
+
+def test_deadlines_are_kept_while_asleep() -> None:
+    """A sleeping clock wakes up for the next deadline, once, not each second until then."""
+    loop = Loop()
+    early, late, never = Member(150.0), Member(175.0), Member(inf)
+    clock = clock_of(loop, late, early, never)
+    clock.wake()
+    loop.advance()
+    loop.advance()
+    assert loop.due_s == 150.0
+    loop.advance()
+    assert (early.expired_s, loop.due_s) == (150.0, 175.0)
+    loop.advance()
+    assert (late.expired_s, never.expired_s, loop.due_s) == (175.0, None, None)
+
+
+def test_waking_brings_a_far_timer_forward() -> None:
+    """What happens while it sleeps until a far deadline may have set a nearer one."""
+    loop = Loop()
+    member = Member(500.0)
+    clock = clock_of(loop, member)
+    clock.wake()
+    loop.advance()
+    loop.advance()
+    assert loop.due_s == 500.0
+    clock.wake()
+    member.deadline_s = loop.now_s + 1.5
+    assert loop.due_s == loop.now_s + TICK_S
+    loop.advance()
+    assert member.expired_s is None
+    loop.advance()
+    assert member.expired_s == loop.now_s
+
+
+def test_stopped_it_wakes_nobody() -> None:
+    loop = Loop()
+    clock = clock_of(loop)
+    clock.wake()
+    clock.stop()
+    assert loop.due_s is None
