@@ -93,7 +93,9 @@ def _died_in_boot(draft: Draft, child: Child, event: e.ChildExited) -> None:
     draft.drop(child)
     fleet = draft.fleet
     failure = child.failure or e.BootFailure(f"{event.status} before it was ready", is_final=False)
-    draft.tell_failure(child.generation, failure, str(child))
+    draft.tell_failure(
+        child.generation, failure, f"{child} ({event.status})" if child.failure else str(child)
+    )
     if fleet.stopping is not None:
         return
     if child.generation == fleet.incoming:

@@ -102,7 +102,7 @@ def _stop_asked(draft: Draft, event: e.StopAsked) -> None:
 
 def _broken(draft: Draft, event: e.Broken) -> None:
     if draft.fleet.stopping is None or draft.fleet.stopping.error is None:
-        draft.error(f"{event.error}: killing all workers")
+        draft.error(f"{event.error}: killing all workers" if draft.fleet.children else str(event.error))
     draft.stop(e.Stop.KILL, event.error)
 
 

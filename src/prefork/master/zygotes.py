@@ -66,6 +66,8 @@ def zygote_exited(draft: Draft, event: e.ZygoteExited) -> None:
     if failure is None:
         draft.error(f"{who} crashed: {event.status}")
     else:
+        # At the first start there are no generations yet to tell apart.
+        who = f"{who} ({event.status})" if fleet.proven else f"start failed ({event.status})"
         draft.tell_failure(event.generation, failure, who)
     if event.generation == fleet.incoming:
         abandon(draft, failure.summary if failure else str(event.status))
