@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	if $$p $(is_new_enough); then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types imports check coverage test-all-pythons lock clean
+.PHONY: help run bench test lint format types imports check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -34,6 +34,9 @@ run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT
 
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(TEST_STAMP) ## measure the supervisor beside gunicorn and uvicorn (ARGS="--quick kills")
+	$(BIN)/python -m benchmarks.supervision $(ARGS)
 
 lint: $(TEST_STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefork.errors import (
     AddressError,
     ApplicationError,
@@ -15,9 +17,11 @@ from prefork.errors import (
 )
 from prefork.identity import is_child
 from prefork.prefork import Prefork
-from prefork.servers.server import Server
 from prefork.worker.listener import DrainedError
-from prefork.worker.runtime import drain_orphan
+from prefork.worker.orphans import drain_orphan
+
+if TYPE_CHECKING:
+    from prefork.servers.server import Server
 
 __version__ = "0.1.0"
 
@@ -37,3 +41,12 @@ __all__ = [
     "drain_orphan",
     "is_child",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`Server` is loaded when it is asked for: the command's master has no use for a server."""
+    if name == "Server":
+        from prefork.servers.server import Server
+
+        return Server
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,10 +7,12 @@ first method of `Server` only; the others are offered when it has them.
 from __future__ import annotations
 
 import socket
-import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import ssl  # for annotations only: a master without TLS has no use for it
 
 ServeFunc = Callable[[socket.socket], "Awaitable[Any] | Any"]
 ServeTLSFunc = Callable[[socket.socket, str, str], "Awaitable[Any] | Any"]

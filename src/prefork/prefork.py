@@ -43,13 +43,13 @@ from prefork.master.signals import Inbox
 from prefork.master.upgrade import inherit
 from prefork.net.address import Address, parse_address
 from prefork.net.listeners import ListenerSet, UnixOptions
+from prefork.net.material import TLSBytes, TLSFiles, TLSMaterial
 from prefork.net.systemd import Notifier
-from prefork.net.tls import TLSBytes, TLSFiles, server_context
 from prefork.observe import log
 from prefork.options import FleetOptions
-from prefork.worker import leaving, runtime, zygote
 from prefork.worker.job import Job
-from prefork.worker.serving import Served, TLSMaterial
+from prefork.worker.orphans import drain_orphan
+from prefork.worker.serving import Served
 
 Addresses = str | Sequence[str]
 
@@ -74,7 +74,7 @@ class Prefork(FleetOptions):
     """`serve_tls_func(listener, cert_file, key_file)`. Worker."""
     serve_tls_embed_func: ServeTLSEmbedFunc | None = None
     """`serve_tls_embed_func(listener, cert_data, key_data)`. Worker."""
-    on_master_death: OnMasterDeath | None = runtime.drain_orphan
+    on_master_death: OnMasterDeath | None = drain_orphan
     """Called in the worker, in its main thread, when the master is gone. Default: drain and exit; None: live on."""
     on_child_spawn: OnChildSpawn | None = None
     """`on_child_spawn(pid)`, master: a worker's process exists, at first, after a crash and in a reload."""
@@ -156,6 +156,8 @@ class Prefork(FleetOptions):
         if is_child():
             self._be_child(job)
         if tls is not None:
+            from prefork.net.tls import server_context
+
             server_context(tls)  # what is wrong with it is told now, in one line, not by every worker
         self._be_master(self._parse(addr), job, logger, is_tls=tls is not None)
 
@@ -165,6 +167,8 @@ class Prefork(FleetOptions):
 
     def _be_child(self, job: Job) -> NoReturn:
         """This program was run again: as a worker, or as the zygote of a reload."""
+        from prefork.worker import runtime, zygote
+
         fd = channel_fd(os.getpid())
         assert fd is not None
         os.set_inheritable(fd, False)
@@ -228,6 +232,9 @@ class Prefork(FleetOptions):
         is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
 
         def zygote_main(channel: Channel, generation: int) -> NoReturn:
+            # Loaded here, not in the master, which would carry an event loop about for nothing.
+            from prefork.worker import leaving, runtime, zygote
+
             leaving.start_afresh()
             zygote.run(channel, generation, job, runtime.run_forked)
 

@@ -66,7 +66,9 @@ def test_what_is_not_said_in_time_fails_with_the_output(python_script: Callable[
     """The bound holds while the fleet lives."""
     with Fleet.script(python_script(SAYS_AND_WAITS)) as fleet:
         assert fleet.url
-        with pytest.raises(AssertionError, match=r"(?s)not said in 0.01 s.*worker 1 \(pid 42, generation 1\) ready"):
+        with pytest.raises(
+            AssertionError, match=r"(?s)not said in 0.01 s.*worker 1 \(pid 42, generation 1\) ready"
+        ):
             fleet.wait_for("another line", timeout_s=0.01)
 
 

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from prefork.errors import EXIT_USAGE, ConfigError, TLSConfigError
-from prefork.net.tls import TLSBytes, TLSFiles
+from prefork.net.material import TLSBytes, TLSFiles
 from prefork.worker.serving import Served, TLSMaterial
 
 FILES = TLSFiles("cert.pem", "key.pem")

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from prefork.errors import TLSConfigError
-from prefork.net.tls import TLSBytes, TLSFiles, server_context
+from prefork.net.material import TLSBytes, TLSFiles
+from prefork.net.tls import server_context
 
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
@@ -154,7 +155,8 @@ def test_bytes_never_reach_a_disk(tmp_path: Path, pair: Pair, *, without_memory_
     """Every path that Python or OpenSSL is given while loading bytes is a descriptor, not a regular file."""
     program = """
 import os, stat, ssl, sys, tempfile
-from prefork.net.tls import TLSBytes, server_context
+from prefork.net.material import TLSBytes
+from prefork.net.tls import server_context
 cert, key = sys.stdin.buffer.read().split(b"-- cut --")
 if sys.argv[1] == "True":
     del os.memfd_create

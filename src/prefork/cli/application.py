@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefork.errors import ConfigError
-from prefork.servers.base import ForeignServer, require
-from prefork.servers.detect import interface_of
-from prefork.servers.server import server_for
 from prefork.worker.loading import load
+
+if TYPE_CHECKING:
+    import ssl
+
+    from prefork.servers.base import ForeignServer
 
 
 @dataclass
@@ -32,7 +34,7 @@ class NamedApplication:
     def prepare(self) -> None:
         """Import the application, and its server. Zygote. Raises ApplicationError, ConfigError."""
         app = load(self.target, self.app_dir, is_factory=self.is_factory)
-        self._server = _SERVERS[self.server](app, self.interface)
+        self._server = _choose(self.server, app, self.interface)
         self.alpn = self._server.alpn
         self._server.prepare()
 
@@ -47,47 +49,28 @@ class NamedApplication:
         self._server.drain()
 
 
-def _uvicorn(app: Any, interface: str) -> ForeignServer:
-    from prefork.servers.uvicorn import UvicornServer  # only the chosen server is loaded
-
-    require("uvicorn")
-    _expect(app, interface, "asgi", "uvicorn")
-    return UvicornServer(app)
-
-
-def _hypercorn(app: Any, interface: str) -> ForeignServer:
-    require("hypercorn")
-    from prefork.servers.hypercorn import HypercornServer  # only the chosen server is loaded
-
-    _expect(app, interface, "asgi", "hypercorn")
-    return HypercornServer(app)
-
-
-def _waitress(app: Any, interface: str) -> ForeignServer:
-    from prefork.servers.waitress import WaitressServer  # only the chosen server is loaded
-
-    require("waitress")
-    _expect(app, interface, "wsgi", "waitress")
-    return WaitressServer(app)
-
-
-def _aiohttp(app: Any, _interface: str) -> ForeignServer:
-    require("aiohttp")
-    from prefork.servers.aiohttp import AiohttpServer  # only the chosen server is loaded
-
-    return AiohttpServer(app)
-
-
-def _expect(app: Any, interface: str, needed: str, server: str) -> None:
-    found = interface_of(app) if interface == "auto" else interface
-    if found != needed:
-        raise ConfigError(f"{server} serves {needed.upper()} applications, and this one is {found.upper()}")
-
-
-_SERVERS: dict[str, Callable[[Any, Any], ForeignServer]] = {
-    "auto": server_for,
-    "uvicorn": _uvicorn,
-    "hypercorn": _hypercorn,
-    "waitress": _waitress,
-    "aiohttp": _aiohttp,
+_SERVERS: dict[str, tuple[str, str | None]] = {
+    "uvicorn": ("UvicornServer", "asgi"),
+    "hypercorn": ("HypercornServer", "asgi"),
+    "waitress": ("WaitressServer", "wsgi"),
+    "aiohttp": ("AiohttpServer", None),
 }
+"""The class in `prefork.servers` for each name of `--server`, and the interface that it serves."""
+
+
+def _choose(name: str, app: Any, interface: Any) -> ForeignServer:
+    """The server called `name`. Nothing of it is loaded before, so the master carries none about. ConfigError."""
+    from prefork.servers.base import require
+    from prefork.servers.detect import interface_of
+    from prefork.servers.server import server_for
+
+    if name == "auto":
+        return server_for(app, interface)
+    require(name)
+    class_name, served = _SERVERS[name]
+    found = interface_of(app) if served and interface == "auto" else interface
+    if served and found != served:
+        raise ConfigError(f"{name} serves {served.upper()} applications, and this one is {found.upper()}")
+    module = importlib.import_module(f"prefork.servers.{name}")
+    server: ForeignServer = getattr(module, class_name)(app)
+    return server

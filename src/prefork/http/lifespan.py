@@ -104,6 +104,10 @@ class Lifespan:
         return message
 
     async def _send(self, message: Message) -> None:
+        if not str(message["type"]).startswith("lifespan."):
+            # An application that takes every scope for a request: it knows no lifespan.
+            self._has_taken_startup = False
+            raise RuntimeError(f"not a message of lifespan: {message['type']!r}")
         self._from_app.put_nowait(message)
 
     async def _end(self, task: asyncio.Task[None]) -> None:

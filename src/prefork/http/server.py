@@ -34,7 +34,8 @@ from prefork.http.lifespan import Lifespan, Mode
 from prefork.http.limits import LINGER_S, HttpLimits
 from prefork.http.protocol import HttpProtocol
 from prefork.http.request import NameCache
-from prefork.net.tls import TLSBytes, TLSFiles, server_context
+from prefork.net.material import TLSBytes, TLSFiles
+from prefork.net.tls import server_context
 
 _TURNS_TO_SETTLE: Final = 3
 """Turns of the loop from an accept to `connection_made`: two in asyncio, one in uvloop, and one to spare."""

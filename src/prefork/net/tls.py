@@ -21,31 +21,15 @@ import os
 import re
 import ssl
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
 from prefork.errors import TLSConfigError
+from prefork.net.material import TLSBytes, TLSFiles
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
 _KEY: Final = re.compile(rb"-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----")
 _ALPN: Final = ("http/1.1",)
-
-
-@dataclass(frozen=True, slots=True)
-class TLSFiles:
-    """PEM files by name: the certificate with its chain, and its key."""
-
-    cert_file: str
-    key_file: str
-
-
-@dataclass(frozen=True, slots=True)
-class TLSBytes:
-    """PEM in memory: the certificate with its chain, and its key, which `repr` keeps to itself."""
-
-    cert_data: bytes
-    key_data: bytes = field(repr=False)
 
 
 class _EncryptedKeyError(Exception):

@@ -9,6 +9,7 @@ Not here: `web.run_app` and its signals.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,8 +52,8 @@ class AiohttpServer(AsyncioServer):
         try:
             application = self._source
             if not isinstance(application, web.Application):
-                made = application()
-                application = made if isinstance(made, web.Application) else await made
+                made: Any = application()
+                application = await made if inspect.isawaitable(made) else made
         except Exception as error:
             raise start_failure(error) from error
         if not isinstance(application, web.Application):

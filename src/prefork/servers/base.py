@@ -29,7 +29,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Final
 
 from prefork.errors import ApplicationError, ConfigError
-from prefork.net.tls import TLSBytes, TLSFiles, server_context
+from prefork.net.material import TLSBytes, TLSFiles
+from prefork.net.tls import server_context
 
 DRAIN_LINGER_S: Final = 2.0
 """How long an idle connection may still bring a request while draining. Precedent: gunicorn's asgi and

@@ -19,9 +19,9 @@ def split_target(target: str) -> tuple[str, str]:
     """`"pkg.mod:make.app"` into module and attribute path. Raises ConfigError. Any process."""
     module, colon, attribute = target.partition(":")
     names = [*module.split("."), *attribute.split(".")]
-    if not colon or not all(name.isidentifier() for name in names):
+    if not colon or module.endswith(".py") or not all(name.isidentifier() for name in names):
         hint = ""
-        if target.endswith(".py") or "/" in target:
+        if module.endswith(".py") or "/" in module:
             stem = PurePath(target.partition(":")[0]).stem
             hint = f": name the module, not its file: {stem}:app"
         raise ConfigError(f"application must be MODULE:ATTR, such as main:app, not {target!r}{hint}")

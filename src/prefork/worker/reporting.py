@@ -36,7 +36,7 @@ def failed_load(error: BaseException) -> BootFailed:
 
 def failed_serve(error: Exception) -> BootFailed:
     """The server raised before it accepted: a crash, unless it says that its application failed to start."""
-    if isinstance(error, ApplicationError):
+    if isinstance(error, PreforkError):
         return failed_load(error)
     summary = f"the server raised {type(error).__name__}: {error}"
     return _failed(summary, traceback_of(error), is_final=False)

@@ -38,10 +38,6 @@ from prefork.worker.loops import loop_factory
 from prefork.worker.reporting import failed_serve, traceback_of
 from prefork.worker.waking import woken_loop
 
-ORPHAN_S = 0.8
-"""What is left to an orphan to drain: with the master's death to be seen and processes to be ended, all are gone
-within one second. Nobody can follow an orphan, so it may not keep a port for a grace period."""
-
 
 class Worker:
     """This process, as a worker. Made once; `run` never returns."""
@@ -96,8 +92,15 @@ class Worker:
     def _serve(self, serve: Callable[[list[Listener]], Any], listeners: list[Listener]) -> None:
         result = serve(listeners)
         if inspect.isawaitable(result):
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(self._await(result))
+            serving = self._await(result)
+            try:
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                    runner.run(serving)
+            finally:
+                # A drain may come before they have begun; asyncio would warn of what was never awaited.
+                serving.close()
+                if inspect.iscoroutine(result):
+                    result.close()
 
     async def _await(self, awaitable: Any) -> None:
         task = asyncio.ensure_future(awaitable)
@@ -206,14 +209,6 @@ def _hush_drained_threads() -> None:
             before(args)
 
     threading.excepthook = hook
-
-
-def drain_orphan() -> None:
-    """The default of `on_master_death`: drain, and be gone within `ORPHAN_S` whatever happens. In the worker."""
-    # The kernel's timer and the signal's default action: they end a process whose interpreter is stuck, too.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, ORPHAN_S)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_forked(job: Job, service: Service) -> Callable[[Channel], NoReturn]:

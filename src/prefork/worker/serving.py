@@ -7,15 +7,13 @@ the seed's form.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import signal
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefork.contracts import (
     Drains,
@@ -28,11 +26,11 @@ from prefork.contracts import (
     TLSServer,
 )
 from prefork.errors import ConfigError
-from prefork.net.tls import TLSBytes, TLSFiles, server_context
+from prefork.net.material import TLSBytes, TLSFiles, TLSMaterial
 from prefork.worker.job import Service
-from prefork.worker.loops import loop_factory
 
-TLSMaterial = TLSFiles | TLSBytes
+if TYPE_CHECKING:
+    import ssl
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,8 @@ class Served:
     def load(self, tls: TLSMaterial | None) -> Service:
         """Prepare the server, once, and say how it is called. Runs in the zygote (or the executed worker)."""
         server = self.server
+        from prefork.worker.loops import loop_factory  # the master, which checks, loads no event loop
+
         loop_factory()
         if isinstance(server, Prepares):
             server.prepare()
@@ -90,7 +90,11 @@ class Served:
 
 
 def _context(server: object, tls: TLSMaterial | None) -> ssl.SSLContext | None:
-    return server_context(tls, getattr(server, "alpn", ("http/1.1",))) if tls else None
+    if tls is None:
+        return None
+    from prefork.net.tls import server_context
+
+    return server_context(tls, getattr(server, "alpn", ("http/1.1",)))
 
 
 _NOTHING = {
@@ -148,4 +152,6 @@ def for_each(serve: ServeFunc) -> Callable[[Sequence[socket.socket]], Any]:
 
 
 async def _gather(serving: list[Any]) -> None:
+    import asyncio
+
     await asyncio.gather(*serving)

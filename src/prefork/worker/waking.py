@@ -8,7 +8,6 @@ descriptor that the loop watches (`signal.set_wakeup_fd`). uvloop sees to it by 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import socket
@@ -39,6 +38,8 @@ def woken_by_signals(fd: int) -> Iterator[None]:
 @contextlib.contextmanager
 def woken_loop() -> Iterator[None]:
     """The running loop wakes up for signals; asyncio's own does so only for its own signal handlers."""
+    import asyncio  # a program that serves without a loop has no use for it
+
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     with ours, theirs:

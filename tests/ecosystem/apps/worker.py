@@ -20,7 +20,8 @@ import applications
 from applications import say
 
 from prefork.errors import ApplicationError
-from prefork.net.tls import TLSFiles, server_context
+from prefork.net.material import TLSFiles
+from prefork.net.tls import server_context
 from prefork.servers.aiohttp import AiohttpServer
 from prefork.servers.base import ForeignServer
 from prefork.servers.hypercorn import HypercornServer

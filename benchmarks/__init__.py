@@ -1,0 +1,1 @@
+"""Measurements of what prefork promises, with its peers beside it. See docs/benchmarks.md."""
