@@ -9,6 +9,7 @@ from prefork.errors import (
     ApplicationError,
     CommandProducerError,
     ConfigError,
+    DrainedError,
     ForkWithThreadsError,
     OnlyReuseportOnWindowsError,
     OverRecoveryError,
@@ -17,7 +18,6 @@ from prefork.errors import (
 )
 from prefork.identity import is_child
 from prefork.prefork import Prefork
-from prefork.worker.listener import DrainedError
 from prefork.worker.orphans import drain_orphan
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ Three families, because the reader of an error wants to know first whose turn it
   once and exits with status 3.
 * `SupervisionError`: the fleet could not be kept alive. The command exits with status 4.
 
-Whatever is raised and is none of these is a defect of prefork.
+`DrainedError` is none of these: it is no failure, it ends a worker. Whatever else is raised is a defect of prefork.
 """
 
 from __future__ import annotations
@@ -76,3 +76,14 @@ class OverRecoveryError(SupervisionError):
 
 class CommandProducerError(SupervisionError):
     """A `command_producer` raised, returned nothing, or returned a command that it had not started."""
+
+
+class DrainedError(SystemExit):
+    """Raised in a worker that drains, by `Listener.accept` above all: leave your loop, all is well.
+
+    A `SystemExit`, so that it passes `except Exception` on its way out, ends a thread in silence, and ends a
+    worker with status 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)

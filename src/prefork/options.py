@@ -17,7 +17,7 @@ from prefork.errors import ConfigError
 NETWORKS = ("tcp", "tcp4", "tcp6", "unix")
 START_METHODS = ("fork", "exec")
 INTERFACES = ("auto", "asgi", "wsgi")
-SERVERS = ("auto", "uvicorn", "hypercorn", "waitress", "aiohttp")
+SERVERS = ("auto", "prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
 
 
 def about(text: str, flag: str = "", **extra: Any) -> dict[str, Any]:
@@ -154,7 +154,11 @@ class CommandOptions:
     )
     server: str = field(
         default="auto",
-        metadata=about("The server that runs the application in a worker.", "--server", choices=SERVERS),
+        metadata=about(
+            "The server that runs the application in a worker; prefork is our own, a preview for ASGI.",
+            "--server",
+            choices=SERVERS,
+        ),
     )
     certfile: str | None = field(
         default=None, metadata=about("TLS certificate, PEM, with its chain.", "--certfile", metavar="FILE")

@@ -181,7 +181,7 @@ def test_importing_the_room_imports_no_server() -> None:
     """A program that serves with one server pays for no other, and lacks none of them."""
     program = """
 import sys
-import prefork.servers.aiohttp, prefork.servers.hypercorn, prefork.servers.lifespan, prefork.servers.server
+import prefork.servers.aiohttp, prefork.servers.hypercorn, prefork.servers.server
 import prefork.servers.socketserver, prefork.servers.streams
 print(sorted({"uvicorn", "hypercorn", "aiohttp", "waitress", "h11", "uvloop"} & set(sys.modules)))
 """

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from prefork.worker.listener import DrainedError, Gate, Listener
+from prefork.errors import DrainedError
+from prefork.worker.listener import Gate, Listener
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from prefork.contracts import Prepares
 from prefork.errors import ConfigError
 from prefork.worker.loading import load
 
 if TYPE_CHECKING:
     import ssl
-
-    from prefork.servers.base import ForeignServer
 
 
 @dataclass
@@ -29,14 +28,15 @@ class NamedApplication:
     is_loaded_by_prepare: bool = field(default=True, init=False)
     """The application is imported by `prepare` only: a fork of the master loads it anew."""
     alpn: tuple[str, ...] = field(default=("http/1.1",), init=False)
-    _server: ForeignServer | None = field(default=None, init=False)
+    _server: Any = field(default=None, init=False)
 
     def prepare(self) -> None:
         """Import the application, and its server. Zygote. Raises ApplicationError, ConfigError."""
         app = load(self.target, self.app_dir, is_factory=self.is_factory)
         self._server = _choose(self.server, app, self.interface)
         self.alpn = self._server.alpn
-        self._server.prepare()
+        if isinstance(self._server, Prepares):
+            self._server.prepare()
 
     def serve_many(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None) -> Any:
         """Serve. Worker."""
@@ -50,15 +50,16 @@ class NamedApplication:
 
 
 _SERVERS: dict[str, tuple[str, str | None]] = {
+    "prefork": ("HttpServer", "asgi"),
     "uvicorn": ("UvicornServer", "asgi"),
     "hypercorn": ("HypercornServer", "asgi"),
     "waitress": ("WaitressServer", "wsgi"),
     "aiohttp": ("AiohttpServer", None),
 }
-"""The class in `prefork.servers` for each name of `--server`, and the interface that it serves."""
+"""The class for each name of `--server`, and the interface that it serves."""
 
 
-def _choose(name: str, app: Any, interface: Any) -> ForeignServer:
+def _choose(name: str, app: Any, interface: Any) -> Any:
     """The server called `name`. Nothing of it is loaded before, so the master carries none about. ConfigError."""
     from prefork.servers.base import require
     from prefork.servers.detect import interface_of
@@ -66,11 +67,13 @@ def _choose(name: str, app: Any, interface: Any) -> ForeignServer:
 
     if name == "auto":
         return server_for(app, interface)
-    require(name)
+    if name != "prefork":
+        require(name)
     class_name, served = _SERVERS[name]
     found = interface_of(app) if served and interface == "auto" else interface
     if served and found != served:
         raise ConfigError(f"{name} serves {served.upper()} applications, and this one is {found.upper()}")
-    module = importlib.import_module(f"prefork.servers.{name}")
-    server: ForeignServer = getattr(module, class_name)(app)
-    return server
+    module = importlib.import_module(
+        "prefork.http.server" if name == "prefork" else f"prefork.servers.{name}"
+    )
+    return getattr(module, class_name)(app)

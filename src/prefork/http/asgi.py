@@ -21,6 +21,7 @@ import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
+from prefork.errors import DrainedError
 from prefork.http.clock import Clock
 from prefork.http.response import CONTINUE, HAS_DATE, HAS_NO_BODY, WANTS_CLOSE, Composer, Head, ResponseError
 
@@ -150,7 +151,7 @@ class Exchange:
         except Exception:
             logger.exception("the application raised: %s", self._describe())
         except SystemExit as error:
-            if type(error) is not SystemExit:  # not the application's: this process is told to leave
+            if isinstance(error, DrainedError):  # not the application's: this process is told to leave
                 raise
             logger.exception("the application called exit(): %s", self._describe())
         finally:

@@ -18,7 +18,7 @@ import traceback
 from types import TracebackType
 from typing import Any, Final, Literal
 
-from prefork.errors import ApplicationError, ConfigError
+from prefork.errors import ApplicationError, ConfigError, DrainedError
 from prefork.http.asgi import ASGIApplication, Message, logger
 
 Mode = Literal["auto", "on", "off"]
@@ -62,7 +62,7 @@ class Lifespan:
             await self._end(task)
             raise self._refused(str(answer.get("message", "")))
         is_exit = isinstance(self._error, SystemExit)
-        if self._error is not None and is_exit and type(self._error) is not SystemExit:
+        if isinstance(self._error, DrainedError):
             raise self._error  # this process was told to leave, while the application's code ran
         if self._error is not None and (is_exit or self._has_taken_startup or self._mode == "on"):
             raise start_failure(self._error)

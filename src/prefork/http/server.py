@@ -18,11 +18,8 @@ protocol, forwarded headers, an access log, sendfile, trailers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
-import struct
-import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -35,16 +32,11 @@ from prefork.http.limits import LINGER_S, HttpLimits
 from prefork.http.protocol import HttpProtocol
 from prefork.http.request import NameCache
 from prefork.net.material import TLSBytes, TLSFiles
+from prefork.net.sockets import backlog_of
 from prefork.net.tls import server_context
 
 _TURNS_TO_SETTLE: Final = 3
 """Turns of the loop from an accept to `connection_made`: two in asyncio, one in uvloop, and one to spare."""
-
-_BACKLOG_UNKNOWN: Final = 2048
-"""Backlog for a listener that cannot tell its own (Unix sockets); the kernel caps it at net.core.somaxconn."""
-
-_TCPI_SACKED_OFFSET: Final = 28
-"""Offset of `tcpi_sacked` in `struct tcp_info`: on a listening socket it is the backlog (tcp(7))."""
 
 
 class HttpServer:
@@ -190,18 +182,3 @@ async def _listen(
         accept, sock=listener, backlog=backlog, **options
     )
     return server
-
-
-def backlog_of(listener: socket.socket) -> int:
-    """The backlog that `listener` has now, in connections.
-
-    A loop calls `listen(backlog)` on what it is given, and a second `listen` changes the queue of a shared socket for
-    everybody: so it is told to change it to what it is.
-    """
-    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
-        return _BACKLOG_UNKNOWN
-    with contextlib.suppress(OSError):  # not a listening TCP socket after all: the kernel's cap decides
-        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_SACKED_OFFSET + 4)
-        backlog: int = struct.unpack_from("=I", info, _TCPI_SACKED_OFFSET)[0]
-        return backlog or _BACKLOG_UNKNOWN
-    return _BACKLOG_UNKNOWN

@@ -18,6 +18,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,12 @@ _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 # struct tcp_info, linux/tcp.h: eight bytes, then words; the fifth word is tcpi_unacked, which on a
 # listening socket is the number of connections that wait for accept().
 _TCP_INFO_UNACKED_OFFSET: Final = 8 + 4 * 4
+
+_BACKLOG_UNKNOWN: Final = 2048
+"""Backlog for a listener that cannot tell its own (Unix sockets); the kernel caps it at net.core.somaxconn."""
+
+_TCPI_SACKED_OFFSET: Final = 28
+"""Offset of `tcpi_sacked` in `struct tcp_info`: on a listening socket it is the backlog (tcp(7))."""
 
 _SOMAXCONN_FILE: Final = Path("/proc/sys/net/core/somaxconn")
 
@@ -231,3 +238,18 @@ def _bind_trouble(address: Address, error: OSError) -> str:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def backlog_of(listener: socket.socket) -> int:
+    """The backlog that `listener` has now, in connections.
+
+    A loop calls `listen(backlog)` on what it is given, and a second `listen` changes the queue of a shared socket for
+    everybody: so it is told to change it to what it is.
+    """
+    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return _BACKLOG_UNKNOWN
+    with contextlib.suppress(OSError):  # not a listening TCP socket after all: the kernel's cap decides
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_SACKED_OFFSET + 4)
+        backlog: int = struct.unpack_from("=I", info, _TCPI_SACKED_OFFSET)[0]
+        return backlog or _BACKLOG_UNKNOWN
+    return _BACKLOG_UNKNOWN

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork.errors import ConfigError
-from prefork.servers.base import refuse_owned, require, start_failure
+from prefork.http.lifespan import start_failure
+from prefork.servers.base import refuse_owned, require
 from prefork.servers.drain import AsyncioServer, ProtocolFactory, logger
 
 if TYPE_CHECKING:

@@ -20,28 +20,17 @@ from __future__ import annotations
 import importlib.util
 import socket
 import ssl
-import struct
-import sys
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
-from types import TracebackType
 from typing import Any, ClassVar, Final
 
-from prefork.errors import ApplicationError, ConfigError
+from prefork.errors import ConfigError
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.tls import server_context
 
 DRAIN_LINGER_S: Final = 2.0
 """How long an idle connection may still bring a request while draining. Precedent: gunicorn's asgi and
 gthread workers, 2 s: longer than a busy keep-alive client's pause, shorter than anyone's patience."""
-
-_BACKLOG_UNKNOWN: Final = 2048
-"""Backlog for a listener that cannot tell its own (Unix sockets). nginx and uvicorn: 511 and 2048; the
-kernel caps it at net.core.somaxconn."""
-
-_TCPI_SACKED_OFFSET: Final = 28
-"""Offset of `tcpi_sacked` in `struct tcp_info`: on a listening socket it is the backlog (tcp(7))."""
 
 
 class ForeignServer(ABC):
@@ -100,39 +89,3 @@ def refuse_owned(server: str, options: dict[str, Any], owned: frozenset[str]) ->
     """Raise `ConfigError` for options of the foreign server whose job prefork does itself."""
     for name in sorted(owned & options.keys()):
         raise ConfigError(f"{server} option {name!r} is prefork's own job: set it on Prefork or leave it out")
-
-
-def backlog_of(listener: socket.socket) -> int:
-    """The backlog that `listener` has now, in connections.
-
-    Servers call `listen(backlog)` on what they are given, and a second `listen` changes the queue of a
-    shared socket for everybody: so they are told to change it to what it is.
-    """
-    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
-        return _BACKLOG_UNKNOWN
-    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_SACKED_OFFSET + 4)
-    backlog: int = struct.unpack_from("=I", info, _TCPI_SACKED_OFFSET)[0]
-    return backlog or _BACKLOG_UNKNOWN
-
-
-def start_failure(error: BaseException) -> ApplicationError:
-    """The `ApplicationError` for an `error` that the application raised while it started."""
-    summary = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    frames = error.__traceback__
-    while frames is not None and not _is_of_application(frames):
-        frames = frames.tb_next
-    details = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
-    return ApplicationError(f"the application failed to start: {summary}", details)
-
-
-def _is_of_application(frame: TracebackType) -> bool:
-    """Whether a frame is neither ours nor the foreign server's: what stands above the application tells nobody anything."""
-    module = str(frame.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] not in (
-        "prefork",
-        "uvicorn",
-        "hypercorn",
-        "aiohttp",
-        "waitress",
-        "asyncio",
-    )

@@ -27,7 +27,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, backlog_of
+from prefork.net.sockets import backlog_of
+from prefork.servers.base import DRAIN_LINGER_S, ForeignServer
 from prefork.worker.waking import woken_loop
 
 _TURNS_TO_SETTLE: Final = 3

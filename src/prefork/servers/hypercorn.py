@@ -14,10 +14,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from prefork.errors import ConfigError
+from prefork.http.lifespan import Lifespan
 from prefork.servers.base import refuse_owned, require
 from prefork.servers.detect import interface_of
 from prefork.servers.drain import AsyncioServer, ProtocolFactory, logger
-from prefork.servers.lifespan import Lifespan
 from prefork.servers.streams import READ_LIMIT_BYTES, stream_protocols
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from email.utils import formatdate
 from typing import Any, Final
 
 from prefork.errors import ConfigError
+from prefork.http.lifespan import Lifespan
 from prefork.servers.base import refuse_owned, require
 from prefork.servers.drain import AsyncioServer, Connections, ProtocolFactory
-from prefork.servers.lifespan import Lifespan
 
 _OWNED: Final = frozenset(
     {"host", "port", "uds", "fd", "factory", "workers", "reload", "reload_dirs", "reload_delay"}

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from prefork.errors import ConfigError
+from prefork.net.sockets import backlog_of
 from prefork.servers.base import (
     DRAIN_LINGER_S,
     ForeignServer,
-    backlog_of,
     refuse_owned,
     require,
 )

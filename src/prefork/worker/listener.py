@@ -23,18 +23,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from prefork.errors import DrainedError
 from prefork.worker.waking import woken_by_signals
-
-
-class DrainedError(SystemExit):
-    """Raised in a worker that drains, by `Listener.accept` above all: leave your loop, all is well.
-
-    A `SystemExit`, so that it passes `except Exception` on its way out, ends a thread in silence, and ends a
-    worker with status 0.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(0)
 
 
 class Gate:

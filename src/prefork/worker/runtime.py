@@ -30,10 +30,10 @@ from typing import Any, NoReturn
 
 from prefork import system
 from prefork.channel import BootFailed, Channel, Ready, Reopen, Start
-from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK
+from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK, DrainedError
 from prefork.worker import leaving, signals
 from prefork.worker.job import Job, Service
-from prefork.worker.listener import DrainedError, Gate, Listener
+from prefork.worker.listener import Gate, Listener
 from prefork.worker.loops import loop_factory
 from prefork.worker.reporting import failed_serve, traceback_of
 from prefork.worker.waking import woken_loop

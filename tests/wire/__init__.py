@@ -1,0 +1,1 @@
+"""Raw bytes to our own HTTP server, and its raw answers."""
