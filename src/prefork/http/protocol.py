@@ -22,9 +22,10 @@ from typing import Any, Final, cast
 
 import httptools
 
-from prefork.http.asgi import COMPLETE, HEAD_SENT, SPEC_VERSION, Engine, Exchange, logger
+from prefork.http.asgi import COMPLETE, HEAD_SENT, SPEC_VERSION, Engine, Exchange
 from prefork.http.connections import Connections
 from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
+from prefork.http.outside import address_of, status_for
 from prefork.http.reader import RequestReader
 from prefork.http.request import NameCache
 from prefork.http.response import refusal
@@ -35,10 +36,6 @@ _IDLE: Final = 1
 _IN_HEAD: Final = 2
 _LINGERING: Final = 3
 _CLOSING: Final = 4
-
-_H2_PREFACE: Final = "Pause on PRI/Upgrade"
-_BAD_VERSION: Final = "Invalid HTTP version"
-"""llhttp's reasons that are about the version."""
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -102,8 +99,8 @@ class HttpProtocol(asyncio.Protocol):
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
             "http_version": "1.1",
-            "server": _address(transport.get_extra_info("sockname"), is_ours=True),
-            "client": _address(transport.get_extra_info("peername")),
+            "server": address_of(transport.get_extra_info("sockname"), is_ours=True),
+            "client": address_of(transport.get_extra_info("peername")),
             "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
             "root_path": self._root_path,
             "method": "",
@@ -261,7 +258,7 @@ class HttpProtocol(asyncio.Protocol):
         elif self._reader.is_at_end:
             self._unfed = piece  # data after the last request: never parsed, but it makes us linger
         else:
-            self._refuse(self._reader.refused or _status_for(error))
+            self._refuse(self._reader.refused or status_for(error))
 
     def _refuse(self, status: int) -> None:
         """Answer what is on its way in with `status`, in its turn."""
@@ -424,23 +421,3 @@ class HttpProtocol(asyncio.Protocol):
             last.keep_alive = False
         elif self._phase < _IN_HEAD:
             self._finish(is_lingering=False)
-
-
-def _address(address: Any, *, is_ours: bool = False) -> tuple[str, int | None] | None:
-    """An end of a connection as ASGI wants it: host and port; for a Unix socket of ours its path."""
-    if isinstance(address, tuple):
-        return (address[0], address[1])
-    if is_ours and isinstance(address, str) and address:
-        return (address, None)
-    return None
-
-
-def _status_for(error: Exception) -> int:
-    if isinstance(error, httptools.HttpParserInvalidMethodError):
-        return 501
-    if isinstance(error, httptools.HttpParserError) and not isinstance(
-        error, httptools.HttpParserCallbackError
-    ):
-        return 505 if str(error) in (_H2_PREFACE, _BAD_VERSION) else 400
-    logger.error("a request could not be read: a defect of prefork", exc_info=error)
-    return 500
