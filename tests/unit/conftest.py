@@ -20,7 +20,8 @@ def no_descriptor_leaks() -> Iterator[None]:
     """Whatever a test does, and whatever is refused in it, no descriptor is left open."""
     before = descriptors()
     yield
-    assert descriptors() == before
+    # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
+    assert set(descriptors()) <= set(before)
 
 
 @pytest.fixture

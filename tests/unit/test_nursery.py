@@ -252,7 +252,8 @@ class TestNoProcessIsLeft:
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
             park(nothing, lambda: work)
         assert caught.value.errno == number
-        assert descriptors() == before
+        # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
+        assert set(descriptors()) <= set(before)
         assert system.zombie_children() == []
 
     def test_no_descriptor_may_be_left(self, nursery: Nursery) -> None:
@@ -275,7 +276,8 @@ class TestNoProcessIsLeft:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 for fd in filler:
                     os.close(fd)
-            assert descriptors() == before
+            # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
+            assert set(descriptors()) <= set(before)
 
     def test_threads_are_refused_by_name(self, nursery: Nursery) -> None:
         """Their locks would be copied locked."""
@@ -289,4 +291,5 @@ class TestNoProcessIsLeft:
         finally:
             done.set()
             thread.join()
-        assert descriptors() == before
+        # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
+        assert set(descriptors()) <= set(before)

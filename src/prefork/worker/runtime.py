@@ -74,6 +74,7 @@ class Worker:
         except asyncio.CancelledError:
             return EXIT_OK if self.gate.is_draining else EXIT_FAILURE
         except Exception as error:  # whatever the application raises ends here
+            signals.be_deaf()  # it leaves anyway, and says why
             status = self._crash(error)
             self.gate.drain()  # its other threads wait in `accept`, and `leave` waits for them
             return status
@@ -94,7 +95,11 @@ class Worker:
         if inspect.isawaitable(result):
             serving = self._await(result)
             try:
+                # A drain in the midst of it would leave half a loop behind.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
                 with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                    runner.get_loop()
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
                     runner.run(serving)
             finally:
                 # A drain may come before they have begun; asyncio would warn of what was never awaited.
@@ -225,6 +230,8 @@ def run_forked(job: Job, service: Service) -> Callable[[Channel], NoReturn]:
             start, fds = _await_start(channel)
             job.follow_logs()
             status = Worker(channel, job).run(start, fds, lambda: service)
+        except DrainedError:
+            status = EXIT_OK  # told to leave in the last moment, when it was leaving
         except BaseException as error:  # nothing may unwind into the zygote's stack below us
             job.report(traceback_of(error).rstrip())
         leaving.leave(status)
@@ -235,7 +242,10 @@ def run_forked(job: Job, service: Service) -> Callable[[Channel], NoReturn]:
 def run_executed(channel: Channel, job: Job, start: Start, fds: tuple[int, ...]) -> NoReturn:
     """Be a worker that is a program of its own (start method "exec"). Raises SystemExit when it is over."""
     signals.settle(blocked={signal.SIGTERM})
-    raise SystemExit(Worker(channel, job).run(start, fds, job.load))
+    status = Worker(channel, job).run(start, fds, job.load)
+    # The interpreter gives signals their defaults back while it ends: a TERM that comes twice would kill it then.
+    signals.be_deaf()
+    raise SystemExit(status)
 
 
 def _await_start(channel: Channel) -> tuple[Start, tuple[int, ...]]:

@@ -42,3 +42,9 @@ def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
     # run without a usable standard error; then there is nowhere to write to.
     with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
         faulthandler.enable(all_threads=True)
+
+
+def be_deaf() -> None:
+    """Hear nothing more of what asks this process to leave: it is leaving. KILL and the orphan's ALRM still end it."""
+    names = (*_MUTED, "SIGTERM", "SIGQUIT")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in names})
