@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +19,14 @@ from tests.unit.listening import Open, descriptors
 @pytest.fixture
 def no_descriptor_leaks() -> Iterator[None]:
     """Whatever a test does, and whatever is refused in it, no descriptor is left open."""
+    # What an earlier test left to the garbage collector must not go in between.
+    gc.disable()
     before = descriptors()
-    yield
-    # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
-    assert set(descriptors()) <= set(before)
+    try:
+        yield
+    finally:
+        gc.enable()
+    assert descriptors() == before
 
 
 @pytest.fixture

@@ -252,8 +252,7 @@ class TestNoProcessIsLeft:
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
             park(nothing, lambda: work)
         assert caught.value.errno == number
-        # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
-        assert set(descriptors()) <= set(before)
+        assert descriptors() == before
         assert system.zombie_children() == []
 
     def test_no_descriptor_may_be_left(self, nursery: Nursery) -> None:
@@ -276,8 +275,7 @@ class TestNoProcessIsLeft:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 for fd in filler:
                     os.close(fd)
-            # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
-            assert set(descriptors()) <= set(before)
+            assert descriptors() == before
 
     def test_threads_are_refused_by_name(self, nursery: Nursery) -> None:
         """Their locks would be copied locked."""
@@ -291,5 +289,4 @@ class TestNoProcessIsLeft:
         finally:
             done.set()
             thread.join()
-        # Fewer is no leak: what an earlier test left to the garbage collector may go meanwhile.
-        assert set(descriptors()) <= set(before)
+        assert descriptors() == before

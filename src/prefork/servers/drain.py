@@ -9,9 +9,7 @@
     finish()            close who is idle, wait for who is not, and for work that outlives its connection
     shut_down()         the application's shutdown hooks; also after a failure of any step but start_up
 
-`Connections` knows who is connected, from the accept on. The gap that it closes: a connection that was
-accepted and whose protocol has not been told yet (one loop turn; in TLS a whole handshake) is in no
-server's own list, and would be reset by a drain that looks there only.
+`Connections` (of `http`, which drains in the same order) knows who is connected, from the accept on.
 
 Not here: anything of HTTP. Rejected: polling "is the list empty" (each server's own way): it wakes a
 worker for nothing and holds a reload up by half its period on average.
@@ -27,6 +25,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from prefork.http.connections import Connections
 from prefork.net.sockets import backlog_of
 from prefork.servers.base import DRAIN_LINGER_S, ForeignServer
 from prefork.worker.waking import woken_loop
@@ -39,77 +38,21 @@ ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 logger: Final = logging.getLogger("prefork.servers")
 
 
-class Connections(set[Any]):
-    """The open connections of one server, with those that are still shaking hands counted separately.
+def watching(connections: Connections[Any], factory: ProtocolFactory) -> ProtocolFactory:
+    """`factory`, with each protocol it makes noted as arriving; the foreign server adds and discards them itself."""
 
-    A plain `set` to the foreign server that adds and discards its protocols.
-    """
+    def make() -> asyncio.BaseProtocol:
+        protocol = factory()
+        connections.expect(protocol)
+        return protocol
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
-        super().__init__()
-        self._now_s = now_s
-        # Identity → time of accept. Identities, not references: nobody tells us of a failed handshake, and
-        # a port scanner must not be able to pile protocols up here.
-        self._arriving: dict[int, float] = {}
-        self._left = asyncio.Event()
-
-    def watching(self, factory: ProtocolFactory) -> ProtocolFactory:
-        """`factory`, with each protocol it makes noted as arriving."""
-
-        def make() -> asyncio.BaseProtocol:
-            protocol = factory()
-            self._forget_stale()
-            self._arriving[id(protocol)] = self._now_s()
-            return protocol
-
-        return make
-
-    def add(self, connection: Any) -> None:
-        self._arriving.pop(id(connection), None)
-        super().add(connection)
-
-    def discard(self, connection: Any) -> None:
-        super().discard(connection)
-        if not self:
-            self._left.set()
-
-    def is_empty(self) -> bool:
-        """Nobody is connected, and nobody was accepted a moment ago."""
-        self._forget_stale()
-        return not self and not self._arriving
-
-    async def wait_empty(self, limit_s: float | None) -> bool:
-        """Wait until nobody is connected, `limit_s` seconds at most. True if nobody is."""
-        try:
-            async with asyncio.timeout(limit_s):
-                while not self.is_empty():
-                    self._left.clear()
-                    await self._wait_for_a_change()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _wait_for_a_change(self) -> None:
-        if self:
-            await self._left.wait()
-            return
-        # Only hand-shakers are left. Each becomes a connection or stale, and only the first is announced.
-        oldest = next(iter(self._arriving.values()))
-        await asyncio.sleep(max(0.01, min(0.1, oldest + DRAIN_LINGER_S - self._now_s())))
-
-    def _forget_stale(self) -> None:
-        deadline = self._now_s() - DRAIN_LINGER_S
-        while self._arriving:
-            identity = next(iter(self._arriving))
-            if self._arriving[identity] > deadline:
-                return
-            del self._arriving[identity]
+    return make
 
 
 class AsyncioServer(ForeignServer):
     """A foreign server on an asyncio loop (any loop: asyncio's own, uvloop)."""
 
-    connections: Connections
+    connections: Connections[Any]
 
     def __init__(self) -> None:
         self._drain_wanted = False
@@ -137,7 +80,7 @@ class AsyncioServer(ForeignServer):
         self.prepare()
         try:
             with woken_loop():
-                factory = self.connections.watching(await self.start_up())
+                factory = watching(self.connections, await self.start_up())
                 try:
                     await self._serve(listeners, context, factory)
                 finally:

@@ -14,7 +14,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final, cast
 
-from prefork.servers.drain import AsyncioServer, Connections, ProtocolFactory, logger
+from prefork.http.connections import Connections
+from prefork.servers.drain import AsyncioServer, ProtocolFactory, logger
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any] | None]
 
@@ -66,7 +67,7 @@ class StreamsServer(AsyncioServer):
 class StreamProtocol(asyncio.StreamReaderProtocol):
     """A stream whose connection counts until both its handler and its transport have ended."""
 
-    def __init__(self, connections: Connections, reader: asyncio.StreamReader, handler: Handler) -> None:
+    def __init__(self, connections: Connections[Any], reader: asyncio.StreamReader, handler: Handler) -> None:
         super().__init__(reader, self._start, loop=asyncio.get_running_loop())
         self._connections = connections
         self._handler = handler
@@ -100,7 +101,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
             self._connections.discard(self)
 
 
-def stream_protocols(connections: Connections, handler: Handler, limit_bytes: int) -> ProtocolFactory:
+def stream_protocols(connections: Connections[Any], handler: Handler, limit_bytes: int) -> ProtocolFactory:
     """A factory of protocols that run `handler` for each connection."""
 
     def make() -> asyncio.BaseProtocol:

@@ -17,9 +17,10 @@ from email.utils import formatdate
 from typing import Any, Final
 
 from prefork.errors import ConfigError
+from prefork.http.connections import Connections
 from prefork.http.lifespan import Lifespan
 from prefork.servers.base import refuse_owned, require
-from prefork.servers.drain import AsyncioServer, Connections, ProtocolFactory
+from prefork.servers.drain import AsyncioServer, ProtocolFactory
 
 _OWNED: Final = frozenset(
     {"host", "port", "uds", "fd", "factory", "workers", "reload", "reload_dirs", "reload_delay"}
@@ -117,7 +118,7 @@ class UvicornServer(AsyncioServer):
 class _ServerState:
     """What uvicorn's protocols ask of `uvicorn.server.ServerState`, with no timer behind it."""
 
-    def __init__(self, connections: Connections, headers: list[Header], *, with_date: bool) -> None:
+    def __init__(self, connections: Connections[Any], headers: list[Header], *, with_date: bool) -> None:
         self.total_requests = 0
         self.connections = connections
         self.tasks: set[asyncio.Task[None]] = set()
