@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
-from prefork.http.asgi import Engine
+from prefork.http.engine import Engine
 from prefork.http.clock import Clock
 from prefork.http.connections import Connections
 from prefork.http.limits import HttpLimits

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prefork.http.asgi import ClientDisconnectedError
+from prefork.http.exchange import ClientDisconnectedError
 from prefork.http.limits import HttpLimits
 from prefork.http.response import ResponseError
 from tests.wire.rig import LOOPS, Wire, answers, converse, run

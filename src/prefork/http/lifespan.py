@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import Any, Final, Literal
 
 from prefork.errors import ApplicationError, ConfigError, DrainedError
-from prefork.http.asgi import ASGIApplication, Message, logger
+from prefork.http.asgi import ASGIApplication, Message
+from prefork.http.exchange import logger
 
 Mode = Literal["auto", "on", "off"]
 

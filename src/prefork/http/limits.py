@@ -54,6 +54,17 @@ class HttpLimits:
     send_s: float = 60.0
     """Longest time that a client may take nothing of an answer; the connection is reset. nginx: 60 s."""
 
+    message_bytes: int = 1024**2
+    """A WebSocket message, after decompression; close 1009. websockets: 1 MiB, uvicorn: 16 MiB."""
+
+    ping_s: float = 20.0
+    """How long a WebSocket may say nothing before it is pinged; and how long it may leave a ping unanswered before it
+    is given up: close 1011. websockets, uvicorn: 20 s."""
+
+    connections: int = 16 * 1024
+    """Open connections a worker, or as many as its descriptors allow (RLIMIT_NOFILE), if that is less. Above it nothing is
+    accepted until one closes: what waits stays in the queue. nginx: 512, gunicorn: 1,000."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             if not getattr(self, field.name) > 0:

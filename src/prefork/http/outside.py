@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import httptools
 
-from prefork.http.asgi import logger
+from prefork.http.exchange import logger
 
 _H2_PREFACE: Final = "Pause on PRI/Upgrade"
 _BAD_VERSION: Final = "Invalid HTTP version"

@@ -17,13 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
-from prefork.http.asgi import COMPLETE, HEAD_SENT, SPEC_VERSION, Engine, Exchange
 from prefork.http.connections import Connections
+from prefork.http.engine import Engine
+from prefork.http.exchange import COMPLETE, HEAD_SENT, Exchange
+from prefork.http.files import Outlet, copy_file
+from prefork.http.forwarded import Origin, TrustedProxies, apply
 from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
 from prefork.http.outside import address_of, status_for
 from prefork.http.reader import RequestReader
@@ -36,6 +41,27 @@ _IDLE: Final = 1
 _IN_HEAD: Final = 2
 _LINGERING: Final = 3
 _CLOSING: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the server stands: behind which proxies, and under which path."""
+
+    root_path: str = ""
+    trusted: TrustedProxies = field(default_factory=TrustedProxies)
+
+
+class WebSocketConnection(Protocol):
+    """What becomes of a connection when it is upgraded."""
+
+    def begin(self, rest: bytes) -> None:
+        """Take the transport over; `rest` was read behind the handshake."""
+
+
+WebSocketFactory = Callable[
+    [Engine, HttpLimits, Connections[Any], asyncio.Transport, dict[str, Any]], WebSocketConnection
+]
+"""engine, limits, connections, transport, the scope of the handshake → the connection."""
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -52,15 +78,19 @@ class HttpProtocol(asyncio.Protocol):
         "_names",
         "_phase",
         "_reader",
+        "_outlet",
         "_refusal",
-        "_root_path",
+        "_site",
         "_stuck_bytes",
         "_transport",
         "_unfed",
         "_writers",
         "deadline_s",
         "engine",
+        "is_closed",
+        "is_proxy_trusted",
         "is_write_paused",
+        "template",
         "write",
     )
 
@@ -70,15 +100,18 @@ class HttpProtocol(asyncio.Protocol):
         limits: HttpLimits,
         connections: Connections[HttpProtocol],
         names: NameCache,
-        root_path: str = "",
+        site: Site = Site(),  # noqa: B008  (frozen)
     ) -> None:
         self.engine = engine
         self.deadline_s = inf
+        self.is_closed = False
+        self.is_proxy_trusted = False
         self.is_write_paused = False
         self._limits = limits
         self._connections = connections
         self._names = names
-        self._root_path = root_path
+        self._outlet: Outlet | None = None
+        self._site = site
         self._phase = _NEW
         self._exchange: Exchange | None = None
         self._refusal = 0
@@ -95,24 +128,29 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of asyncio's
         self.write = self._transport.write
         self._context = contextvars.copy_context()
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
-            "http_version": "1.1",
-            "server": address_of(transport.get_extra_info("sockname"), is_ours=True),
-            "client": address_of(transport.get_extra_info("peername")),
-            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
-            "root_path": self._root_path,
-            "method": "",
-            "path": "",
-            "raw_path": b"",
-            "query_string": b"",
-            "headers": [],
-            "state": {},
-        }
-        self._reader = RequestReader(self, scope, self._limits, self._names)
+        self._open()
         self._connections.add(self)
         self.deadline_s = self._now_s() + self._limits.head_s
+
+    def _open(self) -> None:
+        """Learn who is there, for all requests of this connection."""
+        said = self._transport.get_extra_info
+        client, server = address_of(said("peername")), address_of(said("sockname"), is_ours=True)
+        self.is_proxy_trusted = self._site.trusted.trusts(client[0] if client else None)
+        tls = said("ssl_object")
+        self.template = self.engine.exchange.template(
+            scheme="https" if tls else "http",
+            client=client,
+            server=server,
+            root_path=self._site.root_path,
+            tls=tls,
+        )
+        self._reader = RequestReader(self, self.engine.exchange, self._limits, self._names)
+
+    def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
+        """Where a forwarded request came from."""
+        template = self.template
+        return apply(headers, template["client"], template["scheme"], self._site.trusted)
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is not None or self._phase >= _LINGERING or self._unfed or len(data) > SLICE_BYTES:
@@ -147,12 +185,15 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._phase = _CLOSING
+        self.is_closed = True
         self._connections.discard(self)
         exchange, self._exchange = self._exchange, None
         self._unfed = b""
         self._reader.close()
         if exchange is not None:
             exchange.disconnect()
+        if self._outlet is not None:
+            self._outlet.wake()
         self._wake_writers()
 
     def pause_writing(self) -> None:
@@ -203,6 +244,9 @@ class HttpProtocol(asyncio.Protocol):
             return False  # a client that takes no answers gets no further ones
         if self._reader.queue:
             exchange = self._exchange = self._reader.queue.pop(0)
+            if exchange.wants_websocket and self.engine.websocket is not None:
+                self._switch(exchange, self.engine.websocket)
+                return False
             exchange.start()
             return True
         if self._parse():
@@ -292,7 +336,37 @@ class HttpProtocol(asyncio.Protocol):
             else:
                 self._transport.resume_reading()
 
+    def _switch(self, exchange: Exchange, websocket: WebSocketFactory) -> None:
+        """Leave the transport to a connection of the other protocol, with what was read of it already."""
+        rest, self._unfed = bytes(self._unfed), b""
+        self._exchange = None
+        self._phase = _CLOSING
+        self._reader.close()
+        if self._is_read_paused:
+            self._is_read_paused = False
+            self._transport.resume_reading()
+        self._connections.discard(self)
+        websocket(self.engine, self._limits, self._connections, self._transport, exchange.scope).begin(rest)
+
     # -- the exchange calls ------------------------------------------------------------------------
+
+    def answer(self, data: bytes) -> None:
+        self.write(data)
+        exchange, reader = self._exchange, self._reader
+        if (
+            exchange is None
+            or not exchange.is_body_complete
+            or self.is_write_paused
+            or reader.url
+            or reader.queue
+            or self._unfed
+            or self._refusal
+        ):
+            self.response_done()
+            return
+        self._exchange = None
+        self._phase = _IDLE
+        self.deadline_s = self.engine.clock.now_s + self._limits.keep_alive_s
 
     def response_done(self) -> None:
         exchange = self._exchange
@@ -331,6 +405,37 @@ class HttpProtocol(asyncio.Protocol):
             self._writers.append(writer)
             await writer
 
+    async def send_file(self, fd: int, offset: int, count: int) -> int:
+        """Send `count` bytes of a file from `offset` on; how many there were, until its end or the client's."""
+        transport = self._transport
+        socket = transport.get_extra_info("socket")
+        if socket is None or transport.get_extra_info("sslcontext"):
+            return await copy_file(self, fd, offset, count)
+        transport.set_write_buffer_limits(0)
+        await self.writable()
+        sent = 0
+        outlet = self._outlet = Outlet(self.engine.loop, socket.fileno())
+        try:
+            while sent < count and not self.is_closed:
+                self.deadline_s = self._now_s() + self._limits.send_s
+                taken = outlet.send(fd, offset + sent, count - sent)
+                if taken == 0:
+                    break  # the file is shorter than it was
+                if taken < 0:
+                    await outlet.wait()
+                else:
+                    sent += taken
+                    await asyncio.sleep(0)  # a client as fast as we must not keep the others waiting
+        except ConnectionError:
+            self.abort()
+        finally:
+            self._outlet = None
+            outlet.close()
+            self.deadline_s = inf
+            if not self.is_closed:
+                transport.set_write_buffer_limits()
+        return sent
+
     def _wake_writers(self) -> None:
         if self._phase == _CLOSING:
             self.is_write_paused = False  # nobody is left to wait for
@@ -353,20 +458,25 @@ class HttpProtocol(asyncio.Protocol):
         return clock.now_s
 
     def _idle(self) -> None:
-        limits = self._limits
-        if self.is_write_paused:
-            patience_s, self._phase = limits.send_s, _IDLE
-        elif self._reader.url:  # read along with the request before
-            patience_s, self._phase = limits.head_s, _IN_HEAD
+        clock = self.engine.clock
+        if not clock.is_awake:
+            clock.wake()
+        if self.is_write_paused or self._reader.url:
+            limits = self._limits
+            is_in_head = not self.is_write_paused  # read along with the request before
+            self._phase = _IN_HEAD if is_in_head else _IDLE
+            self.deadline_s = clock.now_s + (limits.head_s if is_in_head else limits.send_s)
         else:
-            patience_s, self._phase = limits.keep_alive_s, _IDLE
-        self.deadline_s = self._now_s() + patience_s
+            self._phase = _IDLE
+            self.deadline_s = clock.now_s + self._limits.keep_alive_s
 
     def on_deadline(self, now_s: float) -> None:
         """Called by the clock."""
         exchange = self._exchange
         pending_bytes = self._transport.get_write_buffer_size()
-        if self.is_write_paused or (self._phase >= _LINGERING and pending_bytes):
+        if self._outlet is not None:
+            self.abort()
+        elif self.is_write_paused or (self._phase >= _LINGERING and pending_bytes):
             if pending_bytes < self._stuck_bytes:
                 self._stuck_bytes = pending_bytes
                 self.deadline_s = now_s + self._limits.send_s
@@ -411,8 +521,8 @@ class HttpProtocol(asyncio.Protocol):
     def say_close(self) -> None:
         """Draining: the last answer that is due says `connection: close`, unless its head is gone."""
         last = self._last()
-        if last is not None and last.stage < HEAD_SENT:
-            last.keep_alive = False
+        if last is not None:
+            last.be_last()
 
     def close_when_idle(self) -> None:
         """Draining: close now, or after what is due. A head that has begun is waited for, for its time."""

@@ -16,13 +16,28 @@ from typing import Any, NoReturn
 
 import httptools
 
-from prefork.http.asgi import COMPLETE, Connection, Exchange
+from prefork.http.exchange import COMPLETE, Connection, Exchange
 from prefork.http.limits import DISCARD_BYTES, SLICE_BYTES, HttpLimits
-from prefork.http.request import HOST, METHODS, NameCache, RefusedError, is_host, parse_target
+from prefork.http.request import (
+    FORWARDING,
+    HOST,
+    METHODS,
+    SLASH,
+    NameCache,
+    RefusedError,
+    is_host,
+    parse_target,
+    parse_unusual_target,
+)
+
+MakeExchange = Callable[
+    [Connection, str, tuple[str, bytes, bytes], list[tuple[bytes, bytes]], bool], Exchange
+]
+"""connection, method, target, headers, keep-alive → the exchange of an interface."""
 
 
 class RequestReader:
-    """Reads the requests of one connection. `scope` is what all their scopes begin with."""
+    """Reads the requests of one connection."""
 
     __slots__ = (
         "_connection",
@@ -32,13 +47,14 @@ class RequestReader:
         "_host_count",
         "_is_chunked",
         "_is_expecting",
+        "_is_forwarded",
         "_is_unusual",
         "_length",
         "_limits",
+        "_make",
         "_names",
         "_parser",
-        "_root_path",
-        "_scope",
+        "_upgrade",
         "carried_bytes",
         "feed",
         "grafted",
@@ -51,13 +67,10 @@ class RequestReader:
     feed: Callable[[bytes | memoryview], None]
     """Parse. Raises whatever httptools raises."""
 
-    def __init__(
-        self, connection: Connection, scope: dict[str, Any], limits: HttpLimits, names: NameCache
-    ) -> None:
+    def __init__(self, connection: Connection, make: MakeExchange, limits: HttpLimits, names: NameCache) -> None:
         self._connection = connection
         self._engine = connection.engine
-        self._scope = scope
-        self._root_path: str = scope["root_path"]
+        self._make = make
         self._limits = limits
         self._names = names
         self._host = b""
@@ -89,8 +102,9 @@ class RequestReader:
         self.url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._host_count = 0
-        self._is_unusual = self._is_chunked = self._is_expecting = False
+        self._is_unusual = self._is_chunked = self._is_expecting = self._is_forwarded = False
         self._length = 0
+        self._upgrade = b""
 
     def _refuse(self, status: int) -> NoReturn:
         # Noted as well as raised: when a span ends with what was fed, llhttp passes the error on without its context.
@@ -128,11 +142,10 @@ class RequestReader:
             self._refuse(414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        names = self._names
-        lowered = names.get(name)
+        lowered = self._names.get(name)
         value = value.rstrip()  # llhttp leaves trailing blanks in
         if lowered is None:
-            lowered = names.lower(name)
+            lowered = self._names.lower(name)
             self._on_unusual(lowered, value)
         elif lowered is HOST:
             self._host_count += 1
@@ -146,7 +159,7 @@ class RequestReader:
         self._host = value  # the client will say the same again
 
     def _on_unusual(self, name: bytes, value: bytes) -> None:
-        """A header about framing; or one that is not remembered."""
+        """A header about framing or forwarding; or one that is not remembered."""
         if self._is_in_trailers:
             return
         if name == b"content-length":
@@ -163,73 +176,108 @@ class RequestReader:
             self._host_count += 1
             self._on_new_host(value)
             return
+        elif name == b"upgrade":
+            self._upgrade = value
+        elif name in FORWARDING:
+            self._is_forwarded = True
         elif name != b"connection":
             return
         self._is_unusual = True
 
     def on_headers_complete(self) -> None:
+        parser = self._parser
+        headers = self._headers
+        method = METHODS.get(parser.get_method())
+        if (
+            self._is_unusual
+            or self._host_count != 1
+            or method is None
+            or self.carried_bytes
+            or not parser.should_keep_alive()
+            or self.url[0] != SLASH
+            or len(headers) > self._limits.header_count
+            or self._limits.head_bytes < SLICE_BYTES
+        ):
+            self._on_unusual_head(parser, method)
+            return
+        try:
+            target = parse_target(self.url)
+        except RefusedError as error:
+            self._refuse(error.status)
+        exchange = self._make(self._connection, method, target, headers, self._engine.keeps_alive)
+        if method == "HEAD" or not self._engine.keeps_alive:
+            exchange.is_head_only = method == "HEAD"
+            exchange.is_ordinary = False
+        self.incoming = exchange
+        self.queue.append(exchange)
+        self.url = b""
+        self._headers = []
+        self._host_count = 0
+
+    def _on_unusual_head(self, parser: Any, method: str | None) -> None:
+        """A head with anything in it that not every request has."""
         if self.grafted is not None:
             self.grafted = None
             self._forget_fields()
             return
-        parser, engine = self._parser, self._engine
-        method = METHODS.get(parser.get_method())
         if method is None:
             self._refuse(501)
-        headers, raw = self._headers, self.url
+        headers = self._headers
         if len(headers) > self._limits.header_count:
             self._refuse(431)
-        if self.carried_bytes or self._limits.head_bytes < SLICE_BYTES:
-            self._check_head_size()
-        scope = self._scope.copy()
-        scope["method"] = method
-        scope["headers"] = headers
+        self._check_head_size()
         try:
-            path, raw_path, query, host = parse_target(raw, method)
+            if self.url[0] == SLASH:
+                target, host = parse_target(self.url), None
+            else:
+                target, host = parse_unusual_target(self.url, method)
         except RefusedError as error:
             self._refuse(error.status)
-        scope["path"] = self._root_path + path if self._root_path else path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
-        scope["state"] = engine.state.copy()
-        keep_alive = parser.should_keep_alive()
-        exchange = Exchange(self._connection, scope, keep_alive and engine.keeps_alive)
+        if host is not None:  # it counts, and the header does not (RFC 9112 §3.2.2)
+            headers = [(HOST, host), *[header for header in headers if header[0] != HOST]]
+        keep_alive = bool(parser.should_keep_alive())
+        exchange = self._make(
+            self._connection, method, target, headers, keep_alive and self._engine.keeps_alive
+        )
+        exchange.is_head_only = method == "HEAD"
+        exchange.is_ordinary = exchange.keep_alive and not exchange.is_head_only
         self.incoming = exchange
-        if self._is_unusual or not keep_alive:
-            self._read_framing(exchange, parser)
+        self._read_framing(exchange, parser)
         if self._host_count != 1 and (self._host_count > 1 or not exchange.is_http_1_0):
             self._refuse(400)
-        if host is not None:  # it counts, and the header does not (RFC 9112 §3.2.2)
-            scope["headers"] = [(HOST, host), *[header for header in headers if header[0] != HOST]]
+        if self._is_forwarded and self._connection.is_proxy_trusted:
+            exchange.set_origin(self._connection.origin_of(headers))
         self.queue.append(exchange)
         self.carried_bytes = 0
-        self.url = b""
-        self._headers = []
-        self._host_count = 0
-        if self._is_unusual:
-            self._forget_fields()
+        self._forget_fields()
 
     def _read_framing(self, exchange: Exchange, parser: Any) -> None:
-        """What only some requests need: version, expectation, body size, upgrade. Asked only then, as it costs."""
+        """Version, expectation, body size, upgrade."""
         version = parser.get_http_version()
         if version == "1.0":
             if self._is_chunked:
                 self._refuse(400)
-            exchange.is_http_1_0 = True
-            exchange.scope["http_version"] = version
+            exchange.be_http_1_0()
         elif version != "1.1":
             self._refuse(505)
         if self._length > self._limits.body_bytes:
             self._refuse(413)
         has_body = self._is_chunked or self._length > 0
-        exchange.expects_continue = self._is_expecting and has_body and version == "1.1"
-        if has_body and parser.should_upgrade():
+        exchange.has_body = has_body
+        if self._is_expecting and has_body and version == "1.1":
+            exchange.expects_continue = True
+            exchange.is_ordinary = False
+        if not parser.should_upgrade():
+            return
+        if has_body:
             # llhttp takes all that follows an upgrade for another protocol. We do not upgrade, so a body follows:
             # a head of our own, fed to a new parser, makes it read on as a body.
             framing = (
                 b"transfer-encoding: chunked" if self._is_chunked else b"content-length: %d" % self._length
             )
             self.grafted = b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing
+        elif version == "1.1" and self._upgrade.lower() == b"websocket":
+            exchange.wants_websocket = True
 
     def _check_head_size(self) -> None:
         size = len(self.url) + 16 + sum(len(name) + len(value) + 4 for name, value in self._headers)
@@ -250,9 +298,10 @@ class RequestReader:
             exchange.body = exchange.body + body if exchange.body else body
 
     def on_message_complete(self) -> None:
-        assert self.incoming is not None
+        incoming = self.incoming
+        assert incoming is not None
         self.carried_bytes = 0
         if self.grafted is None:
-            self.incoming.is_body_complete = True
+            incoming.is_body_complete = True
         if self._headers:  # trailers: read, checked by llhttp, and not passed on
             self._forget_fields()

@@ -41,6 +41,12 @@ STATUS_LINES: Final = {
 
 _BODILESS_LINES: Final = (STATUS_LINES[204], STATUS_LINES[304])
 
+_NO_TRAILERS: Final = frozenset(
+    (b"transfer-encoding", b"content-length", b"host", b"connection", b"trailer", b"te", b"content-encoding")
+    + (b"content-type", b"content-range", b"authorization", b"set-cookie", b"cache-control", b"expect")
+)
+"""What frames, routes or guards a message must stand in its head (RFC 9110 §6.5.1)."""
+
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -122,6 +128,31 @@ def _status_line(status: Any) -> bytes:
     if not isinstance(status, int) or not 200 <= status <= 999:
         raise ResponseError(f"{status!r} is no status of a final answer")
     return b"HTTP/1.1 %d " % status
+
+
+def early_hint(links: Iterable[bytes]) -> bytes:
+    """A whole 103 with a `link` header for each of `links` (RFC 8297). Raises ResponseError."""
+    try:
+        fields = [b"\r\nlink: " + link for link in links]
+    except TypeError as error:
+        raise ResponseError(f"the links of an early hint must be byte strings: {error}") from error
+    lines = b"".join(fields)
+    if lines.count(b"\n") != len(fields) or lines.count(b"\r") != len(fields) or b"\0" in lines:
+        raise ResponseError("a link of an early hint holds CR, LF or NUL")
+    return b"HTTP/1.1 103 Early Hints" + lines + b"\r\n\r\n"
+
+
+def trailer_section(headers: Iterable[Iterable[Any]]) -> bytes:
+    """Trailer fields, a line each (RFC 9112 §7.1.2). Raises ResponseError."""
+    lines = []
+    for name, value in headers:
+        lowered = bytes(name).lower()
+        if _TOKEN.fullmatch(lowered) is None or lowered in _NO_TRAILERS:
+            raise ResponseError(f"{lowered!r} cannot be a trailer")
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            raise ResponseError("a trailer holds CR, LF or NUL")
+        lines.append(b"%b: %b\r\n" % (lowered, value))
+    return b"".join(lines)
 
 
 def refusal(status: int, date_line: bytes) -> bytes:

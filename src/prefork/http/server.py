@@ -24,12 +24,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from prefork.errors import ConfigError
-from prefork.http.asgi import ASGIApplication, Engine
+from prefork.http.asgi import ASGIApplication
 from prefork.http.clock import Clock
 from prefork.http.connections import Connections
+from prefork.http.engine import Engine
 from prefork.http.lifespan import Lifespan, Mode
 from prefork.http.limits import LINGER_S, HttpLimits
-from prefork.http.protocol import HttpProtocol
+from prefork.http.protocol import HttpProtocol, Site
 from prefork.http.request import NameCache
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.sockets import backlog_of
@@ -65,7 +66,7 @@ class HttpServer:
         self._app = app
         self._limits = limits or HttpLimits()
         self._lifespan_mode = lifespan
-        self._root_path = root_path
+        self._site = Site(root_path)
         self._is_drain_wanted = False
         self._drain_asked: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,7 +129,7 @@ class HttpServer:
         names = NameCache()
 
         def accept() -> HttpProtocol:
-            connection = HttpProtocol(engine, self._limits, connections, names, self._root_path)
+            connection = HttpProtocol(engine, self._limits, connections, names, self._site)
             connections.expect(connection)
             return connection
 

@@ -1,0 +1,343 @@
+"""One request and its answer: what an exchange is to its connection, and how its answer gets onto the wire.
+
+Rules:
+
+* An answer that fits one message is one write. What goes out is what was declared: a body longer than its
+  `content-length` is not sent, one that is shorter closes the connection.
+* Nothing here waits. Whoever sends pieces looks at `connection.is_write_paused` after each.
+* An application that has ended without a whole answer: the client gets 500 if nothing was sent, a closed connection
+  otherwise (`give_up`).
+
+What an application sees of it is its interface's: `asgi`, `wsgi`. Not here: bytes that come in (`protocol`), heads
+(`response`), files (`files`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from prefork.http.response import CONTINUE, HAS_DATE, HAS_NO_BODY, WANTS_CLOSE, Head, ResponseError, early_hint
+
+if TYPE_CHECKING:
+    from prefork.http.engine import Engine
+    from prefork.http.forwarded import Origin
+
+JOIN_BYTES: Final = 64 * 1024
+"""Up to this a head and its body are joined for one write; above it the copy costs more than a second buffer."""
+
+logger: Final = logging.getLogger("prefork.http")
+
+# How far an answer has come, in order. Plain numbers: an enum's attribute costs more than the comparison.
+NOTHING: Final = 0
+HEAD_GIVEN: Final = 1
+HEAD_SENT: Final = 2
+COMPLETE: Final = 3
+
+
+class ClientDisconnectedError(ConnectionError):
+    """The client is gone, so nothing can be sent to it any more."""
+
+
+class Connection(Protocol):
+    """What an exchange asks of the connection that it came by."""
+
+    engine: Engine
+    is_proxy_trusted: bool
+    """What the other side says of forwarding is to be believed."""
+    template: dict[str, Any]
+    """What all scopes (or environs) of this connection begin with."""
+    is_write_paused: bool
+    is_closed: bool
+    """Nobody is there any more."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
+        """Where a forwarded request came from."""
+
+    async def writable(self) -> None:
+        """Wait until the client has taken enough of what was written, or is gone."""
+
+    async def send_file(self, fd: int, offset: int, count: int) -> int:
+        """Send `count` bytes of a file from `offset` on; how many there were. For as long as it takes."""
+
+    def want_body(self) -> None:
+        """The application waits for more of the body."""
+
+    def answer(self, data: bytes) -> None:
+        """Write the whole of an ordinary answer: `write` and `response_done` in one."""
+
+    def response_done(self) -> None:
+        """The current exchange's answer is complete."""
+
+    def abort(self) -> None:
+        """Reset: what was sent is not to be taken for a whole answer."""
+
+
+class Exchange:
+    """One request and its answer. Made for each request, so that no later one can be mistaken for it."""
+
+    # No slots, and defaults in the class: of all the values here few requests change more than three.
+    _head: Head
+    _body_left: int | None = None
+    _is_chunked = False
+    _has_trailers = False
+    _is_body_over = False
+    _trailers = b""
+    body = b""
+    """What the application has not taken yet."""
+    body_bytes = 0
+    """What has come of the body."""
+    connection: Connection
+    expects_continue = False
+    has_body = False
+    """The request has announced a body that is not empty."""
+    is_body_complete = False
+    is_disconnected = False
+    is_half_closed = False
+    is_head_only = False
+    """The request is a HEAD: its answer has no body."""
+    is_http_1_0 = False
+    is_ordinary = True
+    """Nothing is special about request and answer: no HEAD, no close, no 100-continue, no trailers, nobody gone, nobody waiting."""
+    is_waiting_for_body = False
+    keep_alive: bool
+    scope: dict[str, Any]
+    """What the application is told of the request: a scope, or an environ."""
+    sent_bytes = 0
+    """Of the answer's body, without its framing."""
+    stage = NOTHING
+    wants_websocket = False
+    """It is a handshake of RFC 6455, as far as the parser can tell."""
+
+    # -- the connection calls: what each interface does its own way ----------------------------------
+
+    def start(self) -> None:
+        """Run the application."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Something has changed: whoever waits for the client looks again."""
+        raise NotImplementedError
+
+    def be_http_1_0(self) -> None:
+        """The client speaks HTTP/1.0."""
+        self.is_http_1_0 = True
+        self.is_ordinary = False
+
+    def be_last(self) -> None:
+        """The answer says `connection: close`, unless its head is gone."""
+        if self.stage < HEAD_SENT:
+            self.keep_alive = False
+            self.is_ordinary = False
+
+    def set_origin(self, origin: Origin) -> None:
+        """The request was forwarded, by a proxy that is trusted."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The request in a few words, for the log."""
+        raise NotImplementedError
+
+    def half_close(self) -> None:
+        """The client sends nothing more; most that do this are gone, the rest still read. So waiting readers hear of it."""
+        self.is_half_closed = True
+        self.is_ordinary = False
+        self.wake()
+
+    def disconnect(self) -> None:
+        """Nobody will read the rest of the answer."""
+        self.is_disconnected = True
+        self.is_ordinary = False
+        self.body = b""
+        self.wake()
+
+    # -- what goes out -----------------------------------------------------------------------------
+
+    def send_continue(self) -> None:
+        """The application wants the body: ask the client for it, if it waits to be asked (RFC 9110 §10.1.1)."""
+        if self.expects_continue:
+            self.expects_continue = False
+            if self.stage < HEAD_SENT:
+                self.connection.write(CONTINUE)
+
+    def send_early_hint(self, links: Any) -> None:
+        """103 with `link` headers (RFC 8297). HTTP/1.0 has no interim answers: nothing is sent. Raises ResponseError."""
+        if self.stage >= HEAD_SENT:
+            raise ResponseError("an early hint was sent after the head of the answer")
+        hint = early_hint(links)
+        if not self.is_http_1_0:
+            self.connection.write(hint)
+
+    def send_whole(self, body: bytes) -> None:
+        """Send an answer that is one piece: head, length and body in one write. Raises ResponseError."""
+        lines, length, flags = self._head
+        connection = self.connection
+        clock = connection.engine.clock
+        if not clock.is_awake:
+            clock.wake()
+        size = len(body)
+        if length is not None:
+            if length != size and not (flags & HAS_NO_BODY or self.is_head_only):
+                raise ResponseError(f"content-length is {length}, and the body has {size} bytes")
+        elif not (flags & HAS_NO_BODY or self.is_head_only):
+            lines += b"\r\ncontent-length: %d" % size
+        if flags or self.is_head_only or not self.keep_alive or self.expects_continue or self.is_http_1_0:
+            if flags & HAS_NO_BODY or self.is_head_only:
+                body = b""
+                size = 0
+            date = b"" if flags & HAS_DATE else clock.date_line
+            end = self._close_line(flags) + b"\r\n\r\n"
+        else:
+            date, end = clock.date_line, b"\r\n\r\n"
+        if size <= JOIN_BYTES:
+            connection.write(b"".join((lines, date, end, body)))
+        else:
+            connection.write(b"".join((lines, date, end)))
+            connection.write(bytes(body))
+        self.sent_bytes = size
+        self.completed()
+
+    def completed(self) -> None:
+        """The last byte of the answer was given to the connection."""
+        self.stage = COMPLETE
+        self.connection.response_done()
+
+    def _close_line(self, flags: int) -> bytes:
+        """The connection header that this answer needs, if any; decides whether the connection stays."""
+        if flags & WANTS_CLOSE or self.expects_continue:
+            # The client may send its body or not, now that it gets no 100: the next byte has no certain meaning.
+            self.keep_alive = False
+        if not self.keep_alive:
+            return b"\r\nconnection: close"
+        return b"\r\nconnection: keep-alive" if self.is_http_1_0 else b""
+
+    def send_piece(self, body: bytes, *, is_last: bool) -> None:
+        """Send a piece of the body, the head before it if it is the first. Raises ResponseError, ClientDisconnectedError."""
+        if self.stage == NOTHING:
+            raise ResponseError("the body was sent before the head")
+        if self.stage == COMPLETE or self._is_body_over:
+            raise ResponseError("the body was sent after its end")
+        if self.is_disconnected:
+            raise ClientDisconnectedError
+        if is_last and self.stage == HEAD_GIVEN and not self._has_trailers:
+            self.send_whole(body)
+            return
+        head = b"" if self.stage == HEAD_SENT else self.streaming_head()
+        piece = self._framed(body, is_last=is_last)
+        if head or piece:
+            connection = self.connection
+            if len(piece) <= JOIN_BYTES:
+                connection.write(head + piece)
+            else:
+                if head:
+                    connection.write(head)
+                connection.write(piece)
+        self.stage = HEAD_SENT
+        if is_last:
+            self._end_body()
+
+    def _end_body(self) -> None:
+        if self._has_trailers:
+            self._is_body_over = True
+        else:
+            self.completed()
+
+    @property
+    def is_bodiless(self) -> bool:
+        """The answer has no body, whatever the application sends (RFC 9110 §6.4.1)."""
+        return self.is_head_only or bool(self._head[2] & HAS_NO_BODY)
+
+    def begin_file(self, count: int, *, is_last: bool) -> bytes:
+        """Send all that stands before `count` bytes of a file: what stands behind them. Raises as `send_piece` does."""
+        if self.stage not in (HEAD_GIVEN, HEAD_SENT) or self._is_body_over:
+            raise ResponseError("a file was sent before the head, or after the end of the body")
+        if self.is_disconnected:
+            raise ClientDisconnectedError
+        lines, length, flags = self._head
+        if self.stage == HEAD_GIVEN and is_last and length is None and not self._has_trailers:
+            self._head = (lines + b"\r\ncontent-length: %d" % count, count, flags)
+        head = b"" if self.stage == HEAD_SENT else self.streaming_head()
+        end = b""
+        if self._is_chunked:
+            head += b"%x\r\n" % count
+            end = b"\r\n0\r\n\r\n" if is_last and not self._has_trailers else b"\r\n"
+        elif not self.is_bodiless:
+            self._count(count, is_last=is_last)
+        self.connection.write(head)
+        self.stage = HEAD_SENT
+        self.sent_bytes += 0 if self.is_bodiless else count
+        return end
+
+    def end_file(self, end: bytes, *, is_last: bool) -> None:
+        """The file's bytes are gone: go on."""
+        if end:
+            self.connection.write(end)
+        if is_last:
+            self._end_body()
+
+    def streaming_head(self) -> bytes:
+        """The head of an answer of several pieces; settles how its end is told."""
+        lines, length, flags = self._head
+        clock = self.connection.engine.clock
+        if not clock.is_awake:
+            clock.wake()
+        is_bodiless = bool(flags & HAS_NO_BODY) or self.is_head_only
+        self._is_chunked = length is None and not is_bodiless and not self.is_http_1_0
+        self._body_left = length
+        if length is None and self.is_http_1_0 and not is_bodiless:
+            self.keep_alive = False  # only the close tells where the body ends
+        end = b"\r\ntransfer-encoding: chunked" if self._is_chunked else b""
+        date = b"" if flags & HAS_DATE else clock.date_line
+        return b"".join((lines, date, end, self._close_line(flags), b"\r\n\r\n"))
+
+    def _framed(self, body: bytes, *, is_last: bool) -> bytes:
+        """The bytes of a piece on the wire. Raises ResponseError, with nothing sent, if it does not fit."""
+        if self._head[2] & HAS_NO_BODY or self.is_head_only:
+            return b""
+        size = len(body)
+        self.sent_bytes += size
+        if self._is_chunked:
+            # An empty chunk is the end: it may only be sent as such.
+            chunk = b"%x\r\n%b\r\n" % (size, body) if size else b""
+            return chunk + b"0\r\n\r\n" if is_last and not self._has_trailers else chunk
+        self._count(size, is_last=is_last)
+        return bytes(body)
+
+    def _count(self, size: int, *, is_last: bool) -> None:
+        """Hold a body against its content-length. Raises ResponseError."""
+        if self._body_left is not None:
+            self._body_left -= size
+            if self._body_left < 0 or (is_last and self._body_left > 0):
+                excess, self._body_left = -self._body_left, -1  # whatever else is tried fails, too
+                raise ResponseError(f"the body differs from its content-length by {excess} bytes")
+
+    def add_trailers(self, section: bytes, *, is_sent: bool) -> None:
+        """Keep the lines of a trailer section for the end of the answer; those that nobody takes are dropped."""
+        if is_sent and self._is_chunked:
+            self._trailers += section
+
+    def end_trailers(self) -> None:
+        """The answer is complete. Raises ResponseError, ClientDisconnectedError."""
+        if self.stage != HEAD_SENT or not self._is_body_over:
+            raise ResponseError("the trailers were sent before the end of the body, or twice")
+        if self.is_disconnected:
+            raise ClientDisconnectedError
+        if self._is_chunked:
+            self.connection.write(b"0\r\n" + self._trailers + b"\r\n")
+        self.completed()
+
+    def give_up(self) -> None:
+        """The application has ended without a whole answer."""
+        if self.is_disconnected or self.stage == COMPLETE:
+            return
+        if self.stage == HEAD_SENT:
+            self.stage = COMPLETE
+            self.connection.abort()
+            return
+        self.keep_alive = False
+        text = b"Internal Server Error\n"
+        headers = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text)))
+        self._head = self.connection.engine.composer.head(500, headers)
+        self.send_whole(text)
