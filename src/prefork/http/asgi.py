@@ -33,7 +33,7 @@ from prefork.http.exchange import (
 )
 from prefork.http.forwarded import Origin
 from prefork.http.files import send_open_file, send_path
-from prefork.http.request import HOST
+from prefork.http.request import HOST, Target
 from prefork.http.response import ResponseError, trailer_section
 from prefork.http.tls_scope import tls_extension
 
@@ -61,23 +61,27 @@ class ASGIExchange(Exchange):
     _waiters: list[asyncio.Future[None]] | None = None
     task: asyncio.Task[None] | None = None
 
-    def __init__(
-        self,
-        connection: Connection,
-        method: str,
-        target: tuple[str, bytes, bytes],
-        headers: list[tuple[bytes, bytes]],
-        keep_alive: bool,  # noqa: FBT001  (called for each request: a keyword costs)
-    ) -> None:
-        self.connection = connection
-        self.keep_alive = keep_alive
-        self.scope = scope = connection.template.copy()
+    @staticmethod
+    def scope_of(
+        connection: Connection, method: str, target: Target, headers: list[tuple[bytes, bytes]]
+    ) -> dict[str, Any]:
+        """What the application is told of a request."""
+        scope = connection.template.copy()
         scope["method"] = method
         path, scope["raw_path"], scope["query_string"] = target
         root_path = scope["root_path"]
         scope["path"] = root_path + path if root_path else path
         scope["headers"] = headers
         scope["state"] = connection.engine.state.copy()
+        return scope
+
+    @staticmethod
+    def renewed(scope: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        """A scope like `scope`, which no application has had; nothing that one may change is shared."""
+        scope = scope.copy()
+        scope["headers"] = scope["headers"].copy()
+        scope["state"] = connection.engine.state.copy()
+        return scope
 
     @staticmethod
     def template(
@@ -128,9 +132,8 @@ class ASGIExchange(Exchange):
             engine.running.add(self)
 
     async def _run(self) -> None:
-        engine = self.connection.engine
         try:
-            await engine.app(self.scope, self.receive, self.send)
+            await self.connection.engine.app(self.scope, self.receive, self.send)
             if self.stage != COMPLETE and not self.is_disconnected:
                 logger.error("the application returned before its answer was complete: %s", self.describe())
         except ClientDisconnectedError:
@@ -145,7 +148,7 @@ class ASGIExchange(Exchange):
             if self.stage != COMPLETE:
                 self.give_up()
             if self.task is not None:
-                engine.ended(self)
+                self.connection.engine.ended(self)
 
     def be_http_1_0(self) -> None:
         Exchange.be_http_1_0(self)

@@ -111,6 +111,11 @@ class Exchange:
     wants_websocket = False
     """It is a handshake of RFC 6455, as far as the parser can tell."""
 
+    def __init__(self, connection: Connection, scope: dict[str, Any], keep_alive: bool) -> None:  # noqa: FBT001  (called for each request: a keyword costs)
+        self.connection = connection
+        self.scope = scope
+        self.keep_alive = keep_alive
+
     # -- the connection calls: what each interface does its own way ----------------------------------
 
     def start(self) -> None:

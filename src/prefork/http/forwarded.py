@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, get_args
 
 from prefork.errors import ConfigError
-from prefork.http.request import HOST, is_host
+from prefork.http.request import FORWARDING, HOST, is_host
 
 Client = tuple[str, int | None] | None
 """Host and port as in ASGI's scope; port 0 where only the host is known."""
@@ -41,9 +41,6 @@ X_FOR: Final = b"x-forwarded-for"
 X_PROTO: Final = b"x-forwarded-proto"
 X_HOST: Final = b"x-forwarded-host"
 X_PORT: Final = b"x-forwarded-port"
-
-NAMES: Final = frozenset((FORWARDED, X_FOR, X_PROTO, X_HOST, X_PORT))
-"""The headers that are read here; a head without any of them need not come to `apply`."""
 
 DEFAULT_PROXIES: Final = ("127.0.0.1", "::1", "unix")
 """As gunicorn. Who may open a Unix socket of ours passed the file system's permissions, which is more than a
@@ -142,7 +139,7 @@ class TrustedProxies:
 
     def _learn_peer(self, host: str) -> bool:
         try:
-            is_trusted = self._is_named(_unmapped(host.partition("%")[0]))
+            is_trusted = self._is_named(_unmapped(host))
         except ValueError:
             is_trusted = False
         if len(self._peers) >= _MOST_KNOWN:
@@ -194,7 +191,7 @@ def apply(
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in NAMES or name == HOST:
+        if name in FORWARDING or name == HOST:
             # One list, however many lines it came in (RFC 9110 §5.3).
             found[name] = found[name] + b"," + value if name in found else value
     if trusted.headers == "forwarded" or (

@@ -69,9 +69,11 @@ class HttpProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_connections",
+        "_again",
         "_context",
         "_exchange",
         "_is_eof",
+        "_is_plain",
         "_is_proceeding",
         "_is_read_paused",
         "_limits",
@@ -80,6 +82,8 @@ class HttpProtocol(asyncio.Protocol):
         "_reader",
         "_outlet",
         "_refusal",
+        "_scope",
+        "_seen",
         "_site",
         "_stuck_bytes",
         "_transport",
@@ -115,6 +119,9 @@ class HttpProtocol(asyncio.Protocol):
         self._phase = _NEW
         self._exchange: Exchange | None = None
         self._refusal = 0
+        self._is_plain = True
+        self._again = self._seen = b""
+        self._scope: dict[str, Any] = {}
         self._unfed: bytes | memoryview = b""
         self._is_eof = False
         self._is_proceeding = False
@@ -145,7 +152,7 @@ class HttpProtocol(asyncio.Protocol):
             root_path=self._site.root_path,
             tls=tls,
         )
-        self._reader = RequestReader(self, self.engine.exchange, self._limits, self._names)
+        self._reader = RequestReader(self, self._limits, self._names)
 
     def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
         """Where a forwarded request came from."""
@@ -153,13 +160,17 @@ class HttpProtocol(asyncio.Protocol):
         return apply(headers, template["client"], template["scheme"], self._site.trusted)
 
     def data_received(self, data: bytes) -> None:
-        if self._exchange is not None or self._phase >= _LINGERING or self._unfed or len(data) > SLICE_BYTES:
+        if self._exchange is not None or not self._is_plain or len(data) > SLICE_BYTES:
             self._take_in(data)
+            return
+        if data == self._again:
+            self._ask_again()
             return
         reader = self._reader
         try:
             reader.feed(data)
         except Exception as error:  # also whatever a callback raised
+            self._is_plain = False
             self._failed(error, data)
             self._proceed()
             return
@@ -168,9 +179,32 @@ class HttpProtocol(asyncio.Protocol):
             self._in_head(len(data))
             return
         exchange = self._exchange = queue.pop(0)
+        if queue or reader.url:  # there is more than this request
+            self._is_plain = False
+        elif exchange.is_ordinary and not exchange.has_body:
+            self._see(data, exchange)
         exchange.start()
         if queue:
             self._proceed()
+
+    def _see(self, data: bytes, exchange: Exchange) -> None:
+        """All of `data` was one request, on an idle connection. Many clients ask the same again: what comes a second
+        time is kept, so that from the third time on it need not be parsed."""
+        if data == self._seen:
+            self._again = data
+            self._scope = exchange.renewed(exchange.scope, self)
+        self._seen = data
+
+    def _ask_again(self) -> None:
+        """Every byte is as it was: so is what they mean."""
+        engine = self.engine
+        make = engine.exchange
+        exchange = make(self, make.renewed(self._scope, self), engine.keeps_alive)
+        exchange.is_body_complete = True
+        if not engine.keeps_alive:
+            exchange.is_ordinary = False
+        self._exchange = self._reader.incoming = exchange
+        exchange.start()
 
     def eof_received(self) -> bool:
         """The client sends nothing more. It may still read: what it has asked for is answered, then all is closed."""
@@ -185,6 +219,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._phase = _CLOSING
+        self._is_plain = False
         self.is_closed = True
         self._connections.discard(self)
         exchange, self._exchange = self._exchange, None
@@ -204,7 +239,10 @@ class HttpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.is_write_paused = False
         if self._phase < _LINGERING:
-            self.deadline_s = inf if self._exchange else self._now_s() + self._limits.keep_alive_s
+            if self._exchange is None:
+                self._idle()
+            else:
+                self.deadline_s = inf
         self._wake_writers()
         self._proceed()
 
@@ -213,6 +251,7 @@ class HttpProtocol(asyncio.Protocol):
     def _take_in(self, data: bytes) -> None:
         if self._phase >= _LINGERING:
             return
+        self._is_plain = False
         self._unfed = bytes(self._unfed) + data if self._unfed else memoryview(data)
         exchange = self._exchange
         if exchange is not None and (exchange.is_waiting_for_body or exchange.stage == COMPLETE):
@@ -285,6 +324,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _in_head(self, read_bytes: int) -> None:
         """A head has begun and is not complete."""
+        self._is_plain = False
         reader, limits = self._reader, self._limits
         reader.carried_bytes += read_bytes
         if reader.carried_bytes > limits.head_bytes or reader.header_count > limits.header_count:
@@ -341,6 +381,7 @@ class HttpProtocol(asyncio.Protocol):
         rest, self._unfed = bytes(self._unfed), b""
         self._exchange = None
         self._phase = _CLOSING
+        self._is_plain = False
         self._reader.close()
         if self._is_read_paused:
             self._is_read_paused = False
@@ -352,16 +393,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def answer(self, data: bytes) -> None:
         self.write(data)
-        exchange, reader = self._exchange, self._reader
-        if (
-            exchange is None
-            or not exchange.is_body_complete
-            or self.is_write_paused
-            or reader.url
-            or reader.queue
-            or self._unfed
-            or self._refusal
-        ):
+        exchange = self._exchange
+        if exchange is None or not (self._is_plain and exchange.is_body_complete) or self.is_write_paused:
             self.response_done()
             return
         self._exchange = None
@@ -447,6 +480,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         self._phase = _CLOSING
+        self._is_plain = False
         self._transport.abort()
 
     # -- time and leaving --------------------------------------------------------------------------
@@ -465,10 +499,12 @@ class HttpProtocol(asyncio.Protocol):
             limits = self._limits
             is_in_head = not self.is_write_paused  # read along with the request before
             self._phase = _IN_HEAD if is_in_head else _IDLE
+            self._is_plain = False
             self.deadline_s = clock.now_s + (limits.head_s if is_in_head else limits.send_s)
         else:
             self._phase = _IDLE
             self.deadline_s = clock.now_s + self._limits.keep_alive_s
+            self._is_plain = not (self._unfed or self._reader.queue or self._refusal)
 
     def on_deadline(self, now_s: float) -> None:
         """Called by the clock."""
@@ -499,6 +535,7 @@ class HttpProtocol(asyncio.Protocol):
     def _finish(self, *, is_lingering: bool) -> None:
         """All is said: close once it is sent; `is_lingering` if the client may be sending still."""
         limits = self._limits
+        self._is_plain = False
         self._unfed = b""
         self._reader.queue.clear()
         self._stuck_bytes = self._transport.get_write_buffer_size() + 1

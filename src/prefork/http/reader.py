@@ -30,12 +30,6 @@ from prefork.http.request import (
     parse_unusual_target,
 )
 
-MakeExchange = Callable[
-    [Connection, str, tuple[str, bytes, bytes], list[tuple[bytes, bytes]], bool], Exchange
-]
-"""connection, method, target, headers, keep-alive → the exchange of an interface."""
-
-
 class RequestReader:
     """Reads the requests of one connection."""
 
@@ -51,7 +45,6 @@ class RequestReader:
         "_is_unusual",
         "_length",
         "_limits",
-        "_make",
         "_names",
         "_parser",
         "_upgrade",
@@ -67,10 +60,9 @@ class RequestReader:
     feed: Callable[[bytes | memoryview], None]
     """Parse. Raises whatever httptools raises."""
 
-    def __init__(self, connection: Connection, make: MakeExchange, limits: HttpLimits, names: NameCache) -> None:
+    def __init__(self, connection: Connection, limits: HttpLimits, names: NameCache) -> None:
         self._connection = connection
         self._engine = connection.engine
-        self._make = make
         self._limits = limits
         self._names = names
         self._host = b""
@@ -204,8 +196,11 @@ class RequestReader:
             target = parse_target(self.url)
         except RefusedError as error:
             self._refuse(error.status)
-        exchange = self._make(self._connection, method, target, headers, self._engine.keeps_alive)
-        if method == "HEAD" or not self._engine.keeps_alive:
+        engine, connection = self._engine, self._connection
+        make = engine.exchange
+        scope = make.scope_of(connection, method, target, headers)
+        exchange = make(connection, scope, engine.keeps_alive)
+        if method == "HEAD" or not engine.keeps_alive:
             exchange.is_head_only = method == "HEAD"
             exchange.is_ordinary = False
         self.incoming = exchange
@@ -236,17 +231,18 @@ class RequestReader:
         if host is not None:  # it counts, and the header does not (RFC 9112 §3.2.2)
             headers = [(HOST, host), *[header for header in headers if header[0] != HOST]]
         keep_alive = bool(parser.should_keep_alive())
-        exchange = self._make(
-            self._connection, method, target, headers, keep_alive and self._engine.keeps_alive
-        )
+        engine, connection = self._engine, self._connection
+        make = engine.exchange
+        scope = make.scope_of(connection, method, target, headers)
+        exchange = make(connection, scope, keep_alive and engine.keeps_alive)
         exchange.is_head_only = method == "HEAD"
         exchange.is_ordinary = exchange.keep_alive and not exchange.is_head_only
         self.incoming = exchange
         self._read_framing(exchange, parser)
         if self._host_count != 1 and (self._host_count > 1 or not exchange.is_http_1_0):
             self._refuse(400)
-        if self._is_forwarded and self._connection.is_proxy_trusted:
-            exchange.set_origin(self._connection.origin_of(headers))
+        if self._is_forwarded and connection.is_proxy_trusted:
+            exchange.set_origin(connection.origin_of(headers))
         self.queue.append(exchange)
         self.carried_bytes = 0
         self._forget_fields()

@@ -19,9 +19,6 @@ INTERNAL_ERROR: Final = 1011
 RESTART: Final = 1012
 """Close codes: RFC 6455 §7.4.1, and for 1012 IANA's registry. 1005 and 1006 never stand in a frame."""
 
-LONGEST_REASON_BYTES: Final = 123
-"""A control frame has 125 bytes at most, two of which are the code."""
-
 _CODE: Final = struct.Struct("!H")
 
 

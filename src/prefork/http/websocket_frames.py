@@ -86,8 +86,20 @@ def first_byte(opcode: int, *, is_compressed: bool) -> int:
 class FrameReader:
     """Reads what one client sends. Messages are added to `messages`, in the shape of ASGI's `websocket.receive`."""
 
-    __slots__ = ("_inflater", "_is_compressed", "_limit", "_message", "_needed", "_opcode", "_room", "_tail")
-    __slots__ += ("calls", "close", "messages", "pings")
+    __slots__ = (
+        "_inflater",
+        "_is_compressed",
+        "_limit",
+        "_message",
+        "_needed",
+        "_opcode",
+        "_room",
+        "_tail",
+        "calls",
+        "close",
+        "messages",
+        "pings",
+    )
 
     def __init__(self, messages: list[dict[str, Any]], limit_bytes: int, inflater: Inflater | None) -> None:
         self.messages = messages
@@ -186,13 +198,13 @@ class FrameReader:
             raise FrameError(PROTOCOL_ERROR, "continuation of nothing, or none of a fragmented message")
 
     def _long_head(self, data: bytes | bytearray, position: int) -> tuple[int, int]:
-        """Start and length of a payload above 125 bytes; length 0 if it is not known yet. Raises FrameError."""
+        """Start and length of a payload above 125 bytes; if it is not known yet, where it will be. Raises FrameError."""
         first, second = data[position], data[position + 1]
         self._check_head(first, second)
         is_16_bit = second == 0xFE
         start = position + (8 if is_16_bit else 14)
-        if start > len(data):
-            return start, 0
+        if start - 4 > len(data):
+            return start - 4, 0
         length: int = (_UINT16 if is_16_bit else _UINT64).unpack_from(data, position + 2)[0]
         if length < (126 if is_16_bit else 0x10000):
             raise FrameError(PROTOCOL_ERROR, "length in more bytes than it needs")

@@ -1,0 +1,151 @@
+"""The page that all processes of one master share: a record for each worker, written by that worker alone.
+
+Rules:
+
+* One record is 64 bytes, a cache line of its own, so that a worker's writes disturb no sibling. Each field is one
+  aligned 32-bit word and is written in one store; readers take no lock and may see the words of one moment ago.
+* Records belong to processes, not to slots: in a reload the old and the new worker of a slot live together. The master
+  gives one out when it starts a worker and takes it back when the worker has been reaped, so no dead worker is counted.
+* `LOAD` is the number of open connections, or `NOT_ACCEPTING`, which is more than any: whoever looks for the least
+  loaded worker takes a minimum and passes over those that drain, are full, boot, are gone, or never wrote.
+* The page is a file without a name. Its descriptor travels to a worker with its first message, which is the same under
+  every start method. A program upgrade (USR2) has a page of its own.
+
+Layout: one header record (version, bytes of a record, records in use from the first on), then the records. New fields go
+to the free words of a record; a change of what is there counts `VERSION` up.
+
+Not here: who waits for whom (`http.accepting`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from typing import Final
+
+VERSION: Final = 1
+RECORD_BYTES: Final = 64
+NOT_ACCEPTING: Final = 2**32 - 1
+_WORDS: Final = RECORD_BYTES // 4
+
+# Words of the header.
+_VERSION_WORD: Final = 0
+_RECORD_WORD: Final = 1
+_IN_USE_WORD: Final = 2
+
+# Words of a record.
+_LOAD: Final = 0
+
+
+class _Page:
+    """The words of the page, as one process maps them."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, 0)
+        self.words = memoryview(self._map).cast("I")
+
+    def close(self) -> None:
+        self.words.release()
+        self._map.close()
+
+
+class Scoreboard:
+    """The master's side of the page: whose record is whose. Make it with `create`."""
+
+    def __init__(self, fd: int, entries: int) -> None:
+        self._fd = fd
+        self._page = _Page(fd)
+        self._is_free = [True] * entries
+        words = self._page.words
+        words[_VERSION_WORD], words[_RECORD_WORD] = VERSION, RECORD_BYTES
+
+    @classmethod
+    def create(cls, entries: int) -> Scoreboard:
+        """A page with room for so many processes, nobody on it yet. Master. Raises OSError, ValueError."""
+        if entries < 1:
+            raise ValueError(f"a scoreboard needs room for a process at least, not {entries}")
+        fd = _nameless_file()
+        try:
+            os.ftruncate(fd, (entries + 1) * RECORD_BYTES)
+            return cls(fd, entries)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def fileno(self) -> int:
+        """The descriptor to send to a worker. It is not inherited."""
+        return self._fd
+
+    def take(self) -> int | None:
+        """A free record for a process that is to be started; None if all are taken: it does without."""
+        if True not in self._is_free:
+            return None
+        entry = self._is_free.index(True)  # the first, so that none below those in use was never cleared
+        self._is_free[entry] = False
+        self._clear(entry)
+        return entry
+
+    def give_back(self, entry: int) -> None:
+        """Its process is gone: nobody counts it from now on."""
+        self._is_free[entry] = True
+        self._clear(entry)
+
+    def _clear(self, entry: int) -> None:
+        words = self._page.words
+        words[_first_word(entry) + _LOAD] = NOT_ACCEPTING
+        words[_IN_USE_WORD] = max(
+            (i + 1 for i, is_free in enumerate(self._is_free) if not is_free), default=0
+        )
+
+    def close(self) -> None:
+        """Let go of the page; workers keep theirs. Also for the copy in a forked zygote."""
+        if self._fd >= 0:
+            self._page.close()
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Entry:
+    """One worker's own record, and its view of the others'. Lives in the worker."""
+
+    def __init__(self, fd: int, index: int) -> None:
+        """Map the page. `fd` stays the caller's, and may be closed. Raises OSError, ValueError (not our page)."""
+        self._page = _Page(fd)
+        words = self._words = self._page.words
+        if words[_VERSION_WORD] != VERSION or words[_RECORD_WORD] != RECORD_BYTES:
+            self.close()
+            raise ValueError("the scoreboard is of another version of prefork")
+        self.index = index
+        self._load = _first_word(index) + _LOAD
+
+    def set_load(self, connections: int) -> None:
+        """Tell the siblings how many connections are open here; from the first call on they count with this worker."""
+        self._words[self._load] = connections
+
+    def set_not_accepting(self) -> None:
+        """Tell the siblings not to wait for this worker."""
+        self._words[self._load] = NOT_ACCEPTING
+
+    def loads(self) -> list[int]:
+        """The load of every record in use, this one's included, by index; `NOT_ACCEPTING` for who is to be ignored."""
+        words = self._words
+        return words[_WORDS + _LOAD : (words[_IN_USE_WORD] + 1) * _WORDS : _WORDS].tolist()
+
+    def close(self) -> None:
+        """Let go of the page. What it says of this worker stays until the master has reaped it."""
+        self._page.close()
+
+
+def _first_word(entry: int) -> int:
+    return (entry + 1) * _WORDS
+
+
+def _nameless_file() -> int:
+    """A file in memory, or, where the kernel has none (macOS), one that is removed already. Close-on-exec."""
+    with contextlib.suppress(AttributeError, OSError):  # OSError: an old kernel, or a sandbox
+        return os.memfd_create("prefork-scoreboard")
+    import tempfile  # noqa: PLC0415  (hardly ever needed, and the master carries what it imports about for ever)
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
