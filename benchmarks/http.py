@@ -50,15 +50,15 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--who", nargs="+", metavar="WORD", help="only subjects whose name has one of these in it"
     )
     parser.add_argument("--connections", type=int, nargs="+", help="in place of each scenario's own")
-    parser.add_argument("--rounds", type=int, help="of each subject (5; quick: 2)")
-    parser.add_argument("--seconds", type=float, help="of each round (3; quick: 1)")
+    parser.add_argument("--rounds", type=int, help="of each subject (5; quick: 1)")
+    parser.add_argument("--seconds", type=int, help="of each round (3; quick: 1)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     found = parser.parse_args(arguments)
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed")
-    found.rounds = found.rounds or (2 if found.quick else 5)
-    found.seconds = found.seconds or (1.0 if found.quick else 3.0)
+    found.rounds = found.rounds or (1 if found.quick else 5)
+    found.seconds = found.seconds or (1 if found.quick else 3)
     return found
 
 
@@ -67,7 +67,7 @@ def head(chosen: argparse.Namespace) -> None:
     cores = len(os.sched_getaffinity(0))
     say(
         f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, {chosen.workers} workers, {chosen.rounds} rounds of {chosen.seconds:g} s"
+        f"Python {platform.python_version()}, {chosen.workers} workers, {chosen.rounds} rounds of {chosen.seconds} s"
     )
     for line in install_peers():
         say(f"peers: {line}")

@@ -33,7 +33,7 @@ REQUEST: Final = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 ANSWER_END: Final = b"Hello, World!"
 SETTLE_S: Final = 1.0
 """After the last answer: a server's own timers run once."""
-_ANSWER_LIMIT_S: Final = 10.0
+_ANSWER_LIMIT_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -70,8 +70,10 @@ def measure(
                     memory.bytes_each.append(_growth_bytes(target, count) / count)
             except DidNotStartError as error:
                 memory.failure = f"did not start: {error}"
-            except (LoadError, OSError) as error:
+            except LoadError as error:
                 memory.failure = str(error)
+            except OSError as error:
+                memory.failure = f"a connection was not answered within {_ANSWER_LIMIT_S:g} s: {error}"
     for memory in found.values():
         say(str(memory))
     return list(found.values()), [_verdict(list(found.values()), count)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from benchmarks.http_report import Figures, Verdict
 from benchmarks.http_subjects import DidNotStartError, Running, Subject
 from benchmarks.http_websocket import WEBSOCKET
 
-WARM_UP_S: Final = 1.0
+WARM_UP_S: Final = 1
 """Caches, and bytecode that adapts itself to what it runs."""
 HANDSHAKERS: Final = 8
 EVERY_PEER: Final = None
@@ -45,7 +46,7 @@ PYTHON_PEERS: Final = (who.UVICORN, who.GRANIAN, who.HYPERCORN, who.GUNICORN, wh
 class Load(Protocol):
     """Loads one server for some seconds."""
 
-    def __call__(self, target: Running, connections: int, seconds: float, directory: Path) -> Sample: ...
+    def __call__(self, target: Running, connections: int, seconds: int, directory: Path) -> Sample: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,6 @@ class Scenario:
     connections: tuple[int, ...] = (64,)
     goals: tuple[Goal, ...] = ()
     is_tls: bool = False
-    rounds: int | None = None
-    """How many, whatever was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class Effort:
     """How much is measured."""
 
     rounds: int
-    seconds: float
+    seconds: int
     workers: int
     directory: Path
 
@@ -175,6 +174,7 @@ def measure(
     figures: list[Figures] = []
     with contextlib.ExitStack() as stack:
         targets, failures = _start(stack, scenario, effort)
+        _warm_up(scenario, effort, targets, failures)
         for connections in scenario.connections:
             setting = f"{connections} connections"
             say(f"\n{scenario.title}, {setting}: CPU per request, rate, latency")
@@ -183,6 +183,7 @@ def measure(
                 each.failure = failures.get(each.who, "")
             _load_in_turns(scenario, connections, effort, targets, {each.who: each for each in found})
             figures += found
+            failures.update({each.who: each.failure for each in found if each.failure})
             for each in found:
                 say(str(each))
     verdicts = [_verdict(goal, at, figures) for goal in scenario.goals for at in _settings(goal, scenario)]
@@ -220,25 +221,28 @@ def _load_in_turns(
     targets: dict[str, Running],
     figures: dict[str, Figures],
 ) -> None:
-    """The warm-up, then the rounds. One that fails is left out from there on, and says so."""
-    live = list(targets)
-
-    def load(name: str, seconds: float) -> None:
-        try:
-            sample = scenario.load(targets[name], connections, seconds, effort.directory)
-            if seconds is not warm_up_s:
+    """All rounds. A subject that fails is left out from there on, in what follows too, and its figures say why."""
+    for turn in range(effort.rounds):
+        names = list(targets)
+        first = turn % max(len(names), 1)
+        for name in names[first:] + names[:first]:
+            try:
+                sample = scenario.load(targets[name], connections, effort.seconds, effort.directory)
                 figures[name].samples.append(sample)
-        except LoadError as error:
-            figures[name].failure = str(error)
-            live.remove(name)
+            except LoadError as error:
+                figures[name].failure = str(error)
+                del targets[name]
 
-    warm_up_s = min(WARM_UP_S, effort.seconds)
-    for name in list(live):
-        load(name, warm_up_s)
-    for turn in range(scenario.rounds or effort.rounds):
-        first = turn % max(len(live), 1)
-        for name in live[first:] + live[:first]:
-            load(name, effort.seconds)
+
+def _warm_up(
+    scenario: Scenario, effort: Effort, targets: dict[str, Running], failures: dict[str, str]
+) -> None:
+    for name in list(targets):
+        try:
+            scenario.load(targets[name], scenario.connections[0], WARM_UP_S, effort.directory)
+        except LoadError as error:
+            failures[name] = str(error)
+            del targets[name]
 
 
 def _settings(goal: Goal, scenario: Scenario) -> list[str]:
@@ -260,6 +264,8 @@ def _verdict(goal: Goal, setting: str, figures: Sequence[Figures]) -> Verdict:
     if not measured:
         return verdict(None, "; ".join(f"{each.who} {each.failure}" for each in peers))
     best = min(measured, key=lambda each: each.median_of(goal.measure))
+    if math.isnan(ours.median_of(goal.measure)) or math.isnan(best.median_of(goal.measure)):
+        return verdict(None, "the load generator gave no figure")
     ratio = ours.median_of(goal.measure) / best.median_of(goal.measure)
     pairs = zip(ours.samples, best.samples, strict=False)
     ratios = [getattr(mine, goal.measure) / getattr(theirs, goal.measure) for mine, theirs in pairs]

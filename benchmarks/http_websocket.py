@@ -31,7 +31,7 @@ _MASKED: Final = bytes(byte ^ _MASK[index % 4] for index, byte in enumerate(PAYL
 FRAME: Final = bytes((0x82, 0x80 | len(PAYLOAD))) + _MASK + _MASKED
 ECHO: Final = bytes((0x82, len(PAYLOAD))) + PAYLOAD
 """Final binary frames (RFC 6455 §5.2), masked to the server, plain from it."""
-_CONNECT_LIMIT_S: Final = 20.0
+_CONNECT_LIMIT_S: Final = 5.0
 _GIVE_UP_S: Final = 60.0
 _HELLO: Final = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -105,7 +105,7 @@ class Client(asyncio.Protocol):
             self._opened.set_exception(LoadError(f"closed before the handshake: {exc}"))
 
 
-async def drive(port: int, connections: int, seconds: float) -> dict[str, float | str]:
+async def drive(port: int, connections: int, seconds: int) -> dict[str, float | str]:
     """Open all connections, say "go" and wait for the answer, run, and say what came of it."""
     loop = asyncio.get_running_loop()
     clients: list[Client] = []
@@ -142,7 +142,7 @@ async def drive(port: int, connections: int, seconds: float) -> dict[str, float 
 class WebSocketLoad:
     """The load of a scenario: `drive` in a process of its own, beside the server's CPU clocks."""
 
-    def __call__(self, target: Running, connections: int, seconds: float, directory: Path) -> Sample:  # noqa: ARG002
+    def __call__(self, target: Running, connections: int, seconds: int, directory: Path) -> Sample:  # noqa: ARG002
         """Raises LoadError if no message came back, or the server will not speak WebSocket."""
         words = ["-m", "benchmarks.http_websocket", str(target.port), str(connections), str(seconds)]
         with subprocess.Popen(
@@ -177,7 +177,7 @@ WEBSOCKET: Final = WebSocketLoad()
 
 def main() -> None:
     """The clients' process."""
-    port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(drive(port, connections, seconds))), flush=True)
 

@@ -78,6 +78,15 @@ class Drains(Protocol):
 
 
 @runtime_checkable
+class Reopens(Protocol):
+    """A server with log files of its own, which can be moved away while it serves."""
+
+    def reopen(self) -> object:
+        """Open them again. Runs in the worker's main thread, inside a signal handler: must not block."""
+        ...
+
+
+@runtime_checkable
 class Logger(Protocol):
     """Anything that logs with printf-style arguments; a `logging.Logger` is one."""
 

@@ -17,7 +17,7 @@ from prefork.errors import ConfigError
 NETWORKS = ("tcp", "tcp4", "tcp6", "unix")
 START_METHODS = ("fork", "exec")
 INTERFACES = ("auto", "asgi", "wsgi")
-SERVERS = ("auto", "prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
+SERVERS = ("prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
 
 
 def about(text: str, flag: str = "", **extra: Any) -> dict[str, Any]:
@@ -153,9 +153,9 @@ class CommandOptions:
         metadata=about("What the application speaks; auto finds out.", "--interface", choices=INTERFACES),
     )
     server: str = field(
-        default="auto",
+        default="prefork",
         metadata=about(
-            "The server that runs the application in a worker; prefork is our own, a preview for ASGI.",
+            "The server that runs the application in a worker: our own, or another.",
             "--server",
             choices=SERVERS,
         ),

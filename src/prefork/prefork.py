@@ -29,6 +29,7 @@ from prefork.contracts import (
     OnChildSpawn,
     OnMasterDeath,
     OnMasterReady,
+    Reopens,
     ServeFunc,
     ServeTLSEmbedFunc,
     ServeTLSFunc,
@@ -148,7 +149,7 @@ class Prefork(FleetOptions):
         job = Job(
             load=lambda: served.load(tls),
             on_master_death=self.on_master_death,
-            reopen_logs=log.reopen,
+            reopen_logs=self._reopen_logs,
             follow_logs=lambda: log.reopen(only_moved=True),
             introduce=log.introduce,
             report=lambda text: logger.error("%s", text),
@@ -160,6 +161,12 @@ class Prefork(FleetOptions):
 
             server_context(tls)  # what is wrong with it is told now, in one line, not by every worker
         self._be_master(self._parse(addr), job, logger, is_tls=tls is not None)
+
+    def _reopen_logs(self) -> None:
+        """Worker: the log's own file, and those of the server."""
+        log.reopen()
+        if isinstance(self.server, Reopens):
+            self.server.reopen()
 
     def _parse(self, addr: Addresses) -> list[Address]:
         texts = [addr] if isinstance(addr, str) else list(addr)

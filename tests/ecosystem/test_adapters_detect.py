@@ -145,30 +145,37 @@ def test_what_cannot_be_told_says_what_to_do(app: Any, says: str) -> None:
         interface_of(app)
 
 
-def test_asgi_goes_to_uvicorn_and_wsgi_to_waitress() -> None:
-    """The factory chooses; the interface can be said, and options reach the server."""
-    assert isinstance(Server(asgi), UvicornServer)
-    assert isinstance(Server(wsgi, threads=2), WaitressServer)
-    assert isinstance(Server(anything, interface="wsgi"), WaitressServer)
+def test_either_interface_goes_to_our_own_server() -> None:
+    """It is found out, or said."""
+    assert not Server(asgi)._is_wsgi
+    assert Server(wsgi, threads=2)._is_wsgi
+    assert Server(anything, interface="wsgi")._is_wsgi
     with pytest.raises(ConfigError, match="interface"):
         Server(asgi, interface="cgi")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("app", "options", "says"),
+    ("make", "says"),
     [
-        (asgi, {"workers": 2}, "prefork's own job"),
-        (asgi, {"ssl_keyfile": "key.pem"}, "prefork's own job"),
-        (asgi, {"no_such_option": 1}, "uvicorn refuses"),
-        (asgi, {"lifespan": "never"}, "lifespan|uvicorn refuses"),
-        (wsgi, {"listen": "*:80"}, "prefork's own job"),
-        (wsgi, {"no_such_option": 1}, "waitress refuses"),
+        (lambda: UvicornServer(asgi, workers=2), "prefork's own job"),
+        (lambda: UvicornServer(asgi, ssl_keyfile="key.pem"), "prefork's own job"),
+        (lambda: UvicornServer(asgi, no_such_option=1), "uvicorn refuses"),
+        (lambda: UvicornServer(asgi, lifespan="never"), "lifespan|uvicorn refuses"),
+        (lambda: WaitressServer(wsgi, listen="*:80"), "prefork's own job"),
+        (lambda: WaitressServer(wsgi, no_such_option=1), "waitress refuses"),
+        (lambda: Server(asgi, workers=2), "no option 'workers'"),
+        (lambda: Server(asgi, keepalive_s=2), "did you mean keep_alive_s"),
+        (lambda: Server(asgi, lifespan="never"), "lifespan must be one of"),
+        (lambda: Server(wsgi, threads=0), "threads"),
+        (lambda: Server(asgi, head_bytes=-1), "head_bytes"),
+        (lambda: Server(asgi, trusted_proxies="nobody"), "nobody"),
+        (lambda: Server(asgi, access_log="/no/such/directory/log"), "cannot be opened"),
     ],
 )
-def test_a_wrong_option_is_refused_before_any_worker(app: Any, options: Any, says: str) -> None:
+def test_a_wrong_option_is_refused_before_any_worker(make: Any, says: str) -> None:
     """In the constructor or in prepare(), so in one process and once."""
     with pytest.raises(ConfigError, match=says):
-        Server(app, **options).prepare()
+        make().prepare()
 
 
 def test_a_missing_package_names_its_extra() -> None:

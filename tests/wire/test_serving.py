@@ -15,6 +15,7 @@ import trustme
 
 from prefork.errors import ApplicationError, ConfigError
 from prefork.http.limits import HttpLimits
+from prefork.http.options import HttpOptions
 from prefork.http.server import HttpServer
 from tests.wire.rig import LOOPS, answers, echo, run
 
@@ -226,8 +227,8 @@ def test_a_drain_before_the_start_serves_nobody(loop: str) -> None:
     "make",
     [
         lambda: HttpServer(None),  # type: ignore[arg-type]
-        lambda: HttpServer(echo, lifespan="maybe"),  # type: ignore[arg-type]
-        lambda: HttpServer(echo, root_path="a"),
+        lambda: HttpServer(echo, options=HttpOptions(lifespan="maybe")),
+        lambda: HttpServer(echo, options=HttpOptions(root_path="a")),
         lambda: HttpLimits(head_s=0),
     ],
 )

@@ -17,7 +17,7 @@ from websockets.headers import parse_extension
 from prefork.http import websocket_frames
 from prefork.http.websocket_control import FrameError, close_frame, is_close_code, parse_close
 from prefork.http.websocket_deflate import Agreement, Deflater, Inflater, agree
-from prefork.http.websocket_frames import HIGH_WATER_BYTES, FrameReader, first_byte, frame_head
+from prefork.http.websocket_frames import HIGH_WATER_BYTES, FrameReader, frame_head
 
 PLAIN = Agreement(15, 15, server_forgets=False, client_forgets=False, is_client_bits_told=False)
 LIMIT = 100_000
@@ -109,7 +109,7 @@ def test_reading_stops_where_the_messages_are_full_and_goes_on_from_there() -> N
     reader.feed(big[50:] + said)
     seen = 0
     while reader.is_full:
-        assert 0 < len(messages) <= HIGH_WATER_BYTES // 512 + 1
+        assert 0 < len(messages) <= HIGH_WATER_BYTES // 1024 + 1
         seen += len(messages)
         messages.clear()
         reader.feed(b"")
@@ -140,7 +140,7 @@ def test_empty_fragments_take_no_memory() -> None:
 def test_heads_are_the_librarys(size: int) -> None:
     payload = b"x" * size
     wanted = Frame(Opcode.BINARY, payload).serialize(mask=False)
-    assert frame_head(first_byte(websocket_frames.BINARY, is_compressed=False), size) + payload == wanted
+    assert frame_head(websocket_frames.WHOLE_BINARY, size) + payload == wanted
 
 
 # -- close codes -------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ import click
 from prefork.cli.application import NamedApplication
 from prefork.cli.flags import flags_of
 from prefork.errors import ApplicationError, ConfigError, PreforkError, SupervisionError
+from prefork.http.limits import HttpLimits
+from prefork.http.options import HttpOptions, split
 from prefork.identity import is_child
 from prefork.master.upgrade import inherited_addresses
 from prefork.net.systemd import inherited_listeners
@@ -31,6 +33,8 @@ CRASHES_A_WORKER = 10
 @click.argument("application", metavar="MODULE:ATTR")
 @flags_of(CommandOptions)
 @flags_of(FleetOptions)
+@flags_of(HttpOptions)
+@flags_of(HttpLimits)
 @click.version_option(package_name="prefork", message="prefork %(version)s")
 def serve(application: str, **values: Any) -> None:
     """Serve the ASGI or WSGI application MODULE:ATTR on preforked workers."""
@@ -39,8 +43,11 @@ def serve(application: str, **values: Any) -> None:
     split_target(application)
     if (command.certfile is None) != (command.keyfile is None):
         raise ConfigError("TLS needs both --certfile and --keyfile")
+    http = _http(command.server, values)
     prefork = Prefork(
-        NamedApplication(application, command.app_dir, command.interface, command.server, command.factory),
+        NamedApplication(
+            application, command.app_dir, command.interface, command.server, command.factory, http
+        ),
         logger=logger,
         network=None,
         **values,
@@ -53,6 +60,22 @@ def serve(application: str, **values: Any) -> None:
         prefork.listen_and_serve_tls(addresses, cert_key=command.keyfile, cert_file=command.certfile)
     else:
         prefork.listen_and_serve(addresses)
+
+
+def _http(server: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The options of our own HTTP server, taken out of `values`; only those that were given. Raises ConfigError."""
+    context = click.get_current_context()
+    given = {}
+    for each in (*fields(HttpOptions), *fields(HttpLimits)):
+        value = values.pop(each.name)
+        if context.get_parameter_source(each.name) is not click.core.ParameterSource.DEFAULT:
+            if server != "prefork":
+                raise ConfigError(
+                    f"{each.metadata['flag']} is an option of prefork's own server, not of {server}"
+                )
+            given[each.name] = value
+    split(given)  # what is wrong with a value is told now, in one line, not by the zygote
+    return given
 
 
 def _addresses(bind: tuple[str, ...]) -> list[str]:

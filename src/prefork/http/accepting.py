@@ -3,10 +3,11 @@
 The rules:
 
 * **Fewest first.** Each worker writes how many connections it has on the scoreboard. One that has more than the least
-  loaded of those that accept lets the others go first: for `PATIENCE_S` at most, then it takes what is still waiting.
-* **Who lets a connection wait is no reason to wait again.** A sibling whose load has not moved in that time (stopped,
-  blocked) is passed over until it moves, or for `HUNG_S`. One that moves and still cannot keep up, because all the new
-  connections are left to it, is helped more each time: 1, 2, 4 … `MAX_HELP` connections at once.
+  loaded of those that accept lets the others go first: for `PATIENCE_S` at most, then it takes one that still waits.
+* **Nobody waits for the hung.** A sibling whose load has not moved for `HUNG_AFTER_S` while connections waited for it
+  (stopped, blocked) is passed over until it moves, or for `HUNG_S`.
+* **Nobody waits for the overworked.** Siblings that do move and still cannot keep up, because all the new connections
+  are left to them, are helped: past `PATIENT_WAITS` vain waits, with 2, 4 … `MAX_HELP` connections at once.
 * **Full is full.** At its limit a worker accepts nothing till a connection closes, and its siblings know. When all are
   full, clients wait in the kernel's queue; none is reset.
 * **No descriptor left** (EMFILE and its like): nothing is accepted until a connection closes, or for `BACK_OFF_S`.
@@ -20,7 +21,8 @@ Rejected, with what was measured (64 clients, a connection for each request, 4 w
 * uvloop's `create_server`, stopped while others have fewer. Where no descriptor is left, libuv accepts and closes, to
   shed load: the client is reset. And a pause costs a new server.
 * A task for each connection: a tenth more CPU time than this.
-* A socket that is no `socket.socket` at all, which uvloop would take: 2 µs less, and nobody closes it after a failure.
+* A `socket.socket` for uvloop, which closes the descriptor itself: 4 µs more, half of them for enums.
+* Ending the loop's coroutine at the next accept, without a callback: 1 µs less, and a failure is heard of late.
 * EPOLLEXCLUSIVE, through an epoll of our own that the loop watches: the kernel wakes all waiters of a nested epoll.
 * Waiting without a bound for siblings that do move: a worker that is the only one without long-lived connections would
   have to answer all the short ones alone.
@@ -31,11 +33,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
+import select
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from prefork.http.connections import Connections
 from prefork.http.limits import LINGER_S
@@ -44,11 +49,23 @@ from prefork.scoreboard import Entry
 PATIENCE_S: Final = 0.005
 """How long a connection may wait for a less loaded sibling: a few time slices of a busy CPU (Linux: 3 ms)."""
 
+LOOK_S: Final = 0.001
+"""How often a waiting worker looks whether it is its turn: all may be waiting for the one that waited longest."""
+
+HUNG_AFTER_S: Final = 0.02
+"""A sibling that has not moved in this time, while connections waited for it, is hung; below it may only lack a CPU."""
+
 HUNG_S: Final = 1.0
-"""How long a sibling that has not moved is passed over, unless it moves."""
+"""How long a hung sibling is passed over, unless it moves."""
+
+PATIENT_WAITS: Final = 8
+"""Vain waits, more or less in a row, after which siblings that move are taken to be too slow for all that is left to
+them: 40 ms, longer than a burst takes."""
 
 MAX_HELP: Final = 16
-"""Connections taken at once, in one turn of the loop, from a sibling that cannot keep up: below a millisecond's work."""
+"""Connections taken at once from siblings that are too slow: below a millisecond's work."""
+
+_MOST_VAIN_WAITS: Final = PATIENT_WAITS + MAX_HELP.bit_length() - 1
 
 SKIPS: Final = 2
 """Turns of the loop to let pass before the listener is taken out of it: mostly a sibling was there by then."""
@@ -123,7 +140,9 @@ class Acceptors:
                 "ssl_shutdown_timeout": LINGER_S,
             }
         self._acceptors: list[Acceptor] = []
-        self._hung: dict[int, tuple[int, float]] = {}
+        self._latest: asyncio.BaseProtocol | None = None
+        self._is_uvloop = _is_uvloop(self.loop)
+        self._still: dict[int, _Still] = {}
         self._told_s = -LOG_EVERY_S
 
     def start(self, listeners: Sequence[socket.socket]) -> None:
@@ -147,24 +166,30 @@ class Acceptors:
 
     # -- the count --------------------------------------------------------------------------------
 
-    def admit(self, sock: socket.socket) -> None:
+    def admit(self, fd: int, family: int) -> None:
         """Give an accepted connection to the loop, and its protocol the rest."""
-        protocol = self._factory()
-        self._connections.expect(protocol)
-        self._publish()
-        arriving = self.loop.connect_accepted_socket(lambda: protocol, sock, **self._tls)
+        arrival = _Arrival(self, fd, family)
+        sock = arrival if self._is_uvloop else socket.socket(family, socket.SOCK_STREAM, 0, fd)
+        coroutine = self.loop.connect_accepted_socket(self._make_protocol, cast(Any, sock), **self._tls)
         try:
-            waiter = arriving.send(None)
-        except StopIteration:
-            return
-        except Exception as error:
+            waiter = coroutine.send(None)
+        except BaseException as error:
             sock.close()
-            self._failed(protocol, error)
+            if self._is_uvloop:
+                os.close(fd)  # it was never taken up
+            self.failed(self._latest, error)
             return
-        waiter._asyncio_future_blocking = False  # noqa: SLF001  (what a task does with a future that it is given)
-        waiter.add_done_callback(_Arrival(self, protocol, arriving))
+        arrival.coroutine, arrival.protocol = coroutine, self._latest
+        waiter.add_done_callback(arrival)
+        self._publish()
 
-    def _failed(self, protocol: object, error: Exception) -> None:
+    def _make_protocol(self) -> asyncio.BaseProtocol:
+        protocol = self._latest = self._factory()
+        self._connections.expect(protocol)
+        return protocol
+
+    def failed(self, protocol: object, error: BaseException) -> None:
+        """A connection has not come to be."""
         self._connections.give_up(protocol)
         # A client that leaves or fails in its handshake is its own affair; what is not is a defect, and told.
         if not isinstance(error, (OSError, RuntimeError)):
@@ -204,24 +229,30 @@ class Acceptors:
         if min(loads) >= mine:
             return {}
         freer = {index: load for index, load in enumerate(loads) if load < mine}
-        if self._hung:
-            now_s = self.loop.time()
-            self._hung = {
-                index: (load, until_s)
-                for index, (load, until_s) in self._hung.items()
-                if until_s > now_s and freer.get(index) == load
-            }
-            for index in self._hung:
+        for index, still in list(self._still.items()):
+            if freer.get(index) != still.load:
+                del self._still[index]  # it has moved, or is no longer freer than we are
+            elif self.loop.time() < still.hung_until_s:
                 del freer[index]
         return freer
 
-    def pass_over(self, waited_for: dict[int, int]) -> None:
-        """A connection has waited in vain for these: those that have not moved since are passed over for a while."""
-        assert self._entry is not None
-        loads, until_s = self._entry.loads(), self.loop.time() + HUNG_S
-        for index, load in waited_for.items():
-            if index < len(loads) and loads[index] == load:
-                self._hung[index] = (load, until_s)
+    def waited_in_vain(self, for_whom: dict[int, int], since_s: float) -> None:
+        """A connection has waited for these since then, and still waits: take note of those that have not moved."""
+        if self._entry is None:
+            return
+        loads, now_s = self._entry.loads(), self.loop.time()
+        for index, load in for_whom.items():
+            if index >= len(loads) or loads[index] != load:
+                self._still.pop(index, None)
+                continue
+            still = self._still.setdefault(index, _Still(load, since_s))
+            if now_s - still.since_s >= HUNG_AFTER_S:
+                still.hung_until_s = now_s + HUNG_S
+
+    def waits_no_more(self) -> None:
+        """Nobody waits in the queue: who has not moved had no reason to."""
+        now_s = self.loop.time()
+        self._still = {index: still for index, still in self._still.items() if still.hung_until_s > now_s}
 
     # -- trouble ----------------------------------------------------------------------------------
 
@@ -231,6 +262,15 @@ class Acceptors:
         if now_s - self._told_s >= LOG_EVERY_S:
             self._told_s = now_s
             logger.warning("no connection can be accepted for the moment: %s", error.strerror or error)
+
+
+@dataclass(slots=True)
+class _Still:
+    """A sibling that lets connections wait."""
+
+    load: int
+    since_s: float
+    hung_until_s: float = 0.0
 
 
 class Acceptor:
@@ -244,10 +284,13 @@ class Acceptor:
         self._fd = listener.fileno()
         # Past `Listener.accept`, which is for servers that block.
         self._accept = listener._accept  # type: ignore[attr-defined]  # noqa: SLF001
+        self._queue = select.poll()
+        self._queue.register(self._fd, select.POLLIN)
         self._timer: asyncio.TimerHandle | None = None
         self._waited_for: dict[int, int] = {}
         self._skipped = 0
-        self._help = 1
+        self._since_s = 0.0
+        self._vain_waits = 0
         self.is_reading = False
         self._resume()
 
@@ -281,28 +324,43 @@ class Acceptor:
         if self._is_shared:
             freer = self._house.freer_siblings()
             if freer:
-                self._let_go_first(freer)
+                if self._skipped < SKIPS:
+                    self._skipped += 1
+                else:
+                    self._wait_for(freer)
                 return
             self._skipped = 0
         self._take_one()
 
-    def _let_go_first(self, freer: dict[int, int]) -> None:
-        if self._skipped < SKIPS:
-            self._skipped += 1
-            return
-        self.pause(PATIENCE_S, self._patience_is_over)
-        self._waited_for = freer
+    def _wait_for(self, freer: dict[int, int]) -> None:
+        self.pause(LOOK_S, self._look_again)
+        self._waited_for, self._since_s = freer, self._house.loop.time()
 
-    def _patience_is_over(self) -> None:
-        waited_for = self._waited_for
-        self._resume()
-        for taken in range(self._help):
+    def _look_again(self) -> None:
+        waited_for, since_s = self._waited_for, self._since_s
+        if not self._queue.poll(0):
+            self._vain_waits = max(0, self._vain_waits - 1)
+            self._house.waits_no_more()
+            self._resume()
+        elif not self._house.freer_siblings():
+            self._resume()
+            self._take_one()
+        elif self._house.loop.time() - since_s < PATIENCE_S:
+            self.pause(LOOK_S, self._look_again)
+            self._waited_for = waited_for
+        else:
+            self._resume()
+            self._help(waited_for)
+
+    def _help(self, waited_for: dict[int, int]) -> None:
+        """Patience is over: take what was left to others."""
+        if not self._take_one():
+            return
+        self._house.waited_in_vain(waited_for, self._since_s)
+        self._vain_waits = min(self._vain_waits + 1, _MOST_VAIN_WAITS)
+        for _ in range(2 ** max(0, self._vain_waits - PATIENT_WAITS) - 1):
             if not self._take_one():
-                self._help = max(1, self._help // 2)
                 return
-            if taken == 0:
-                self._house.pass_over(waited_for)
-        self._help = min(MAX_HELP, self._help * 2)
 
     def _take_one(self) -> bool:
         """Accept one connection; False if none is there, or none may be taken."""
@@ -315,7 +373,7 @@ class Acceptor:
         except OSError as error:
             self._cannot(error)
             return False
-        self._house.admit(_Accepted(self._family, fd))
+        self._house.admit(fd, self._family)
         return True
 
     def _cannot(self, error: OSError) -> None:
@@ -326,34 +384,41 @@ class Acceptor:
             self.pause(BACK_OFF_S, self._resume)
 
 
-class _Accepted(socket.socket):
-    """An accepted socket whose family and type are plain numbers: asked for thrice, an enum each time costs 3 µs."""
-
-    __slots__ = ("family",)
-    type = int(socket.SOCK_STREAM)  # type: ignore[assignment]
-
-    def __init__(self, family: int, fd: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM, 0, fd)
-        self.family = family  # type: ignore[misc,assignment]
-
-
 class _Arrival:
-    """Called when a connection is there, or has failed on its way: ends the loop's coroutine."""
+    """An accepted connection on its way to `connection_made`; called when it is there, or has failed.
 
-    __slots__ = ("_arriving", "_house", "_protocol")
+    To uvloop it is the socket too. It asks for no more than is here, takes the descriptor over, and closes it itself.
+    """
 
-    def __init__(self, house: Acceptors, protocol: object, arriving: Coroutine[Any, Any, Any]) -> None:
+    __slots__ = ("_fd", "_house", "coroutine", "family", "protocol")
+    type: Final = int(socket.SOCK_STREAM)
+
+    coroutine: Coroutine[Any, Any, Any]
+    protocol: object
+
+    def __init__(self, house: Acceptors, fd: int, family: int) -> None:
         self._house = house
-        self._protocol = protocol
-        self._arriving = arriving
+        self._fd = fd
+        self.family = family
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        """Called by uvloop when it has closed the descriptor: it may be somebody else's by now."""
 
     def __call__(self, _waiter: asyncio.Future[Any]) -> None:
         try:
-            self._arriving.send(None)
+            self.coroutine.send(None)
         except StopIteration:
             return
         except Exception as error:
-            self._house._failed(self._protocol, error)  # noqa: SLF001  (one idea in two classes)
+            self._house.failed(self.protocol, error)
+
+
+def _is_uvloop(loop: asyncio.AbstractEventLoop) -> bool:
+    uvloop = sys.modules.get("uvloop")
+    return uvloop is not None and isinstance(loop, uvloop.Loop)
 
 
 def _is_one_of_many(listener: socket.socket) -> bool:

@@ -29,6 +29,7 @@ from prefork.http.exchange import (
     ClientDisconnectedError,
     Connection,
     Exchange,
+    LogFields,
     logger,
 )
 from prefork.http.forwarded import Origin
@@ -162,6 +163,12 @@ class ASGIExchange(Exchange):
 
     def describe(self) -> str:
         return f"{self.scope['method']} {self.scope['path']!r}"
+
+    def log_fields(self) -> LogFields:
+        scope = self.scope
+        query, client = scope["query_string"], scope["client"]
+        target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
+        return scope["method"], target, scope["headers"], client[0] if client else None, scope["scheme"]
 
     # -- what comes in -----------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class Clock:
         self.now_s = loop.time()
         self.date_line = b""
         """CR LF, then the whole header line without its end."""
+        self.others: list[Expires] = []
+        """What else has deadlines, besides the members."""
         self._loop = loop
         self._members = members
         self._wall_s = wall_s
@@ -78,7 +80,7 @@ class Clock:
         was_awake, self.is_awake = self.is_awake, False
         self._read()
         now_s, soonest_s = self.now_s, inf
-        for member in list(self._members):
+        for member in [*self._members, *self.others]:
             if member.deadline_s <= now_s:
                 member.on_deadline(now_s)
             soonest_s = min(soonest_s, member.deadline_s)

@@ -31,6 +31,8 @@ class Engine:
         """ASGI's, of the lifespan: each request gets a shallow copy."""
         self.websocket: Any = None
         """Makes a connection of the other protocol (`protocol.WebSocketFactory`); None: answered as plain HTTP."""
+        self.pool: Any = None
+        """Threads for WSGI; None: applications run on the loop's thread."""
         self.composer = Composer()
         self.running: set[object] = set()
         """Exchanges whose application has not returned; some outlive their connections."""

@@ -35,6 +35,10 @@ HEAD_SENT: Final = 2
 COMPLETE: Final = 3
 
 
+LogFields = tuple[str, bytes, list[tuple[bytes, bytes]], str | None, str]
+"""method, target, headers, client's host, scheme."""
+
+
 class ClientDisconnectedError(ConnectionError):
     """The client is gone, so nothing can be sent to it any more."""
 
@@ -144,6 +148,15 @@ class Exchange:
     def describe(self) -> str:
         """The request in a few words, for the log."""
         raise NotImplementedError
+
+    def log_fields(self) -> LogFields:
+        """What the access log says of the request."""
+        raise NotImplementedError
+
+    @property
+    def status(self) -> int:
+        """The status of the answer, once there is one."""
+        return int(self._head[0][len(b"HTTP/1.1 ") : len(b"HTTP/1.1 200")])
 
     def half_close(self) -> None:
         """The client sends nothing more; most that do this are gone, the rest still read. So waiting readers hear of it."""

@@ -89,11 +89,13 @@ class HttpProtocol(asyncio.Protocol):
         "_transport",
         "_unfed",
         "_writers",
+        "client",
         "deadline_s",
         "engine",
         "is_closed",
         "is_proxy_trusted",
         "is_write_paused",
+        "scheme",
         "template",
         "write",
     )
@@ -142,13 +144,14 @@ class HttpProtocol(asyncio.Protocol):
     def _open(self) -> None:
         """Learn who is there, for all requests of this connection."""
         said = self._transport.get_extra_info
-        client, server = address_of(said("peername")), address_of(said("sockname"), is_ours=True)
-        self.is_proxy_trusted = self._site.trusted.trusts(client[0] if client else None)
+        self.client = address_of(said("peername"))
         tls = said("ssl_object")
+        self.scheme = "https" if tls else "http"
+        self.is_proxy_trusted = self._site.trusted.trusts(self.client[0] if self.client else None)
         self.template = self.engine.exchange.template(
-            scheme="https" if tls else "http",
-            client=client,
-            server=server,
+            scheme=self.scheme,
+            client=self.client,
+            server=address_of(said("sockname"), is_ours=True),
             root_path=self._site.root_path,
             tls=tls,
         )
@@ -156,8 +159,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
         """Where a forwarded request came from."""
-        template = self.template
-        return apply(headers, template["client"], template["scheme"], self._site.trusted)
+        return apply(headers, self.client, self.scheme, self._site.trusted)
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is not None or not self._is_plain or len(data) > SLICE_BYTES:
@@ -291,11 +293,15 @@ class HttpProtocol(asyncio.Protocol):
         if self._parse():
             return True
         if self._refusal:
-            clock = self.engine.clock
-            clock.wake()
-            self.write(refusal(self._refusal, clock.date_line))
-            self._finish(is_lingering=True)
+            self.refuse_now(self._refusal)
         return False
+
+    def refuse_now(self, status: int) -> None:
+        """Send a refusal, the last answer of this connection."""
+        clock = self.engine.clock
+        clock.wake()
+        self.write(refusal(status, clock.date_line))
+        self._finish(is_lingering=True)
 
     def _parse(self) -> bool:
         """Parse one slice, if there is one, and room for what it may bring."""

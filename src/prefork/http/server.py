@@ -1,7 +1,9 @@
-"""`HttpServer(app)`: our HTTP/1.1 server for ASGI 3, as a worker runs it.
+"""`HttpServer(app)`: our HTTP/1.1 server for ASGI 3 and WSGI, as a worker runs it.
 
-What lies below, from the wire up: `protocol` (one connection), `request` (what a head means), `asgi` (one exchange),
-`response` (heads of answers), `clock` (Date and time-outs), `limits`. Nothing of it knows of masters and workers.
+What lies below, from the wire up: `accepting` (who takes a connection), `protocol` (one connection), `reader` and
+`request` (what a head means), `exchange` (one request and its answer) with its two faces `asgi` and `wsgi`, `websocket`,
+`response` (heads of answers), `files`, `access` (the log), `clock` (Date and time-outs), `limits`. Nothing of it knows
+of masters and workers.
 
 The order of a life:
 
@@ -10,66 +12,83 @@ The order of a life:
     (linger)              accepts nothing; answers say `connection: close`; idle connections stay for LINGER_S
     (finishing)           idle connections are closed, exchanges end by themselves; the master's patience is the bound
     lifespan.shutdown
-
-Not here, so far: WebSocket (a request to upgrade is answered as plain HTTP, which RFC 9110 §7.8 allows), WSGI, PROXY
-protocol, forwarded headers, an access log, sendfile, trailers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Final, Literal
 
 from prefork.errors import ConfigError
-from prefork.http.asgi import ASGIApplication
+from prefork.http.access import AccessLog
+from prefork.http.asgi import ASGIExchange
 from prefork.http.clock import Clock
 from prefork.http.connections import Connections
 from prefork.http.engine import Engine
-from prefork.http.lifespan import Lifespan, Mode
+from prefork.http.forwarded import TrustedProxies
+from prefork.http.lifespan import Lifespan
 from prefork.http.limits import LINGER_S, HttpLimits
+from prefork.http.logged import LoggedHttpProtocol
+from prefork.http.options import HttpOptions
 from prefork.http.protocol import HttpProtocol, Site
 from prefork.http.request import NameCache
+from prefork.http.websocket import WebSocketProtocol
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.sockets import backlog_of
 from prefork.net.tls import server_context
+
+Interface = Literal["asgi", "wsgi"]
 
 _TURNS_TO_SETTLE: Final = 3
 """Turns of the loop from an accept to `connection_made`: two in asyncio, one in uvloop, and one to spare."""
 
 
 class HttpServer:
-    """Serves the ASGI application `app`. One object serves once, in one process.
+    """Serves the application `app`, which speaks `interface`. One object serves once, in one process.
 
-    `limits` bound what a client may take; `lifespan` is "auto", "on" or "off"; `root_path` is what a proxy has cut off
-    the path (ASGI: `path` includes it). Raises ConfigError for values that cannot be. Runs in any process; nothing
-    is opened before it serves.
+    Raises ConfigError for what cannot be. Runs in any process; nothing is opened before `prepare`, or `serve`.
     """
 
     alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
 
     def __init__(
         self,
-        app: ASGIApplication,
+        app: Any,
         *,
+        interface: Interface = "asgi",
+        options: HttpOptions | None = None,
         limits: HttpLimits | None = None,
-        lifespan: Mode = "auto",
-        root_path: str = "",
     ) -> None:
         if not callable(app):
             raise ConfigError(f"the application must be callable, and {type(app).__qualname__} is not")
-        if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
-            raise ConfigError(f"root_path must begin with a slash and not end with one: {root_path!r}")
-        Lifespan.check(lifespan)
         self._app = app
+        self._is_wsgi = interface == "wsgi"
+        self._options = options = options or HttpOptions()
         self._limits = limits or HttpLimits()
-        self._lifespan_mode = lifespan
-        self._site = Site(root_path)
+        self._site = Site(
+            options.root_path,
+            TrustedProxies(
+                options.trusted_proxies,
+                headers=options.forwarded_by,
+                is_host_taken=options.forwarded_host,
+            ),
+        )
+        self._log: AccessLog | None = None
         self._is_drain_wanted = False
         self._drain_asked: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def prepare(self) -> None:
+        """Open the access log, so that what is wrong with it is told at once. Zygote, or whoever serves.
+
+        Raises ConfigError.
+        """
+        if self._options.access_log is not None and self._log is None:
+            self._log = AccessLog(self._options.access_log_format, self._options.access_log)
 
     async def serve(self, listener: socket.socket) -> None:
         """Seed: `ServeFunc`. Serve one bound, listening socket until drained. Runs in the worker."""
@@ -95,16 +114,22 @@ class HttpServer:
         if self._loop is not None and self._drain_asked is not None:
             self._loop.call_soon_threadsafe(self._drain_asked.set)
 
+    def reopen(self) -> None:
+        """Open the access log again: it has been moved away. At any time, from a signal handler. Never blocks."""
+        if self._loop is not None and self._log is not None:
+            self._loop.call_soon_threadsafe(self._log.reopen)
+
     async def serve_many(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None) -> None:
         """Serve all `listeners`, over TLS if there is a `context`, until drained. Runs in the worker, on its loop.
 
         Raises `ApplicationError` if the application refuses to start.
         """
+        self.prepare()
         self._loop = asyncio.get_running_loop()
         self._drain_asked = asyncio.Event()
         if self._is_drain_wanted:
             self._drain_asked.set()
-        lifespan = Lifespan(self._app, self._lifespan_mode)
+        lifespan = Lifespan(self._app, "off" if self._is_wsgi else self._options.lifespan)
         try:
             await lifespan.startup()
             try:
@@ -114,6 +139,8 @@ class HttpServer:
                 await lifespan.shutdown()
         finally:
             self._loop = None
+            if self._log is not None:
+                self._log.close()
 
     async def _serve(
         self,
@@ -123,43 +150,81 @@ class HttpServer:
         drain_asked: asyncio.Event,
     ) -> None:
         loop = asyncio.get_running_loop()
-        connections: Connections[HttpProtocol] = Connections(loop.time)
+        connections: Connections[Any] = Connections(loop.time)
         clock = Clock(loop, connections)
-        engine = Engine(self._app, loop, clock, state)
-        names = NameCache()
+        with self._engine(loop, clock, state) as engine:
+            accept = self._factory(engine, connections)
+            servers = []
+            try:
+                for listener in listeners:
+                    servers.append(await _listen(loop, accept, listener, context))  # noqa: PERF401  (closed below)
+                await drain_asked.wait()
+                for listener in listeners:
+                    loop.remove_reader(listener)  # does nothing on uvloop, whose servers are closed
+                _say_close(engine, connections)
+                # What was accepted in this very turn gets its transport in the next and its connection_made in the one
+                # after; a transport that is made for a closed server fails an assertion (CPython 3.11-3.13).
+                for _ in range(_TURNS_TO_SETTLE):
+                    await asyncio.sleep(0)
+            finally:
+                for server in servers:
+                    server.close()
+            await connections.wait_empty(LINGER_S)
+            for connection in list(connections):
+                connection.close_when_idle()
+            await connections.wait_empty(None)
+            await _rest(engine)
+            clock.stop()
 
-        def accept() -> HttpProtocol:
-            connection = HttpProtocol(engine, self._limits, connections, names, self._site)
+    @contextlib.contextmanager
+    def _engine(
+        self, loop: asyncio.AbstractEventLoop, clock: Clock, state: dict[str, Any]
+    ) -> Iterator[Engine]:
+        """What the connections share; the threads of WSGI end with it."""
+        if not self._is_wsgi:
+            engine = Engine(self._app, loop, clock, state, ASGIExchange)
+            engine.websocket = WebSocketProtocol
+            yield engine
+            return
+        from prefork.http.wsgi import WSGIExchange
+        from prefork.http.wsgi_pool import ThreadPool
+
+        engine = Engine(self._app, loop, clock, state, WSGIExchange)
+        if self._options.threads == 1:
+            yield engine
+            return
+        engine.pool = ThreadPool(self._options.threads)
+        try:
+            yield engine
+        finally:
+            engine.pool.close()
+
+    def _factory(self, engine: Engine, connections: Connections[Any]) -> Callable[[], HttpProtocol]:
+        """What makes a connection of our own for each that is accepted."""
+        names, limits, site, log = NameCache(), self._limits, self._site, self._log
+        if log is None:
+
+            def accept() -> HttpProtocol:
+                connection = HttpProtocol(engine, limits, connections, names, site)
+                connections.expect(connection)
+                return connection
+
+            return accept
+        engine.clock.others.append(log)
+
+        def accept_logged() -> HttpProtocol:
+            connection = LoggedHttpProtocol(engine, limits, connections, names, site)
+            connection.log = log
             connections.expect(connection)
             return connection
 
-        servers = []
-        try:
-            for listener in listeners:
-                servers.append(await _listen(loop, accept, listener, context))  # noqa: PERF401  (closed below)
-            await drain_asked.wait()
-            for listener in listeners:
-                loop.remove_reader(listener)  # does nothing on uvloop, whose servers are closed
-            _say_close(engine, connections)
-            # What was accepted in this very turn gets its transport in the next and its connection_made in the one
-            # after; a transport that is made for a closed server fails an assertion (CPython 3.11-3.13).
-            for _ in range(_TURNS_TO_SETTLE):
-                await asyncio.sleep(0)
-        finally:
-            for server in servers:
-                server.close()
-        await connections.wait_empty(LINGER_S)
-        for connection in list(connections):
-            connection.close_when_idle()
-        await connections.wait_empty(None)
-        await _rest(engine)
-        clock.stop()
+        return accept_logged
 
 
-def _say_close(engine: Engine, connections: Connections[HttpProtocol]) -> None:
+def _say_close(engine: Engine, connections: Connections[Any]) -> None:
     """From now on every answer that has not begun says `connection: close`."""
     engine.keeps_alive = False
-    for connection in connections:
+    for connection in list(connections):
         connection.say_close()
 
 

@@ -147,6 +147,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.state = CLOSED
+        self.is_write_paused = False  # nobody is left to wait for
         self._connections.discard(self)
         self._early = bytearray()
         self._reader = None
@@ -225,9 +226,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self._heard_close(reader.close)
 
     def _pause_reading(self) -> None:
-        if not self.is_read_paused:
-            self.is_read_paused = True
-            self._transport.pause_reading()
+        self.is_read_paused = True
+        self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if self.is_read_paused:
@@ -242,10 +242,9 @@ class WebSocketProtocol(asyncio.Protocol):
         assert handshake is not None
         assert session is not None
         self.write(handshake.answer(message, self.engine.composer))
-        agreement, inflater = handshake.agreement, None
-        if agreement is not None:
-            session.deflater, inflater = Deflater(agreement), Inflater(agreement)
-        self._handshake = None
+        self._handshake = inflater = None
+        if handshake.agreement is not None:
+            session.deflater, inflater = Deflater(handshake.agreement), Inflater(handshake.agreement)
         self._reader = FrameReader(session.messages, self._limits.message_bytes, inflater)
         self.state = OPEN
         self._heard_s = self._now_s()
@@ -260,7 +259,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def read_on(self) -> None:
         """All messages are taken: read what is here, then more."""
         reader, session = self._reader, self._session
-        if reader is None or session is None or self.state != OPEN:
+        if self.state != OPEN or reader is None or session is None:
             return
         try:
             reader.feed(b"")
@@ -276,9 +275,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Wait until the client has taken enough of what was written, or is gone."""
         while self.is_write_paused:
             writer = self.engine.loop.create_future()
-            if self._writers is None:
-                self._writers = []
-            self._writers.append(writer)
+            self._writers = [*(self._writers or ()), writer]
             await writer
 
     def refuse(self, status: int, lines: bytes = b"") -> None:
@@ -319,12 +316,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _fail(self, error: FrameError | UnicodeDecodeError) -> None:
         """The client has broken the protocol: say so, and hear no more (RFC 6455 §7.1.7)."""
-        code, reason = control.BAD_DATA, "not UTF-8"
-        if isinstance(error, FrameError):
-            code, reason = error.code, error.reason
+        if not isinstance(error, FrameError):
+            error = FrameError(control.BAD_DATA, "not UTF-8")
         if self.state == OPEN:
-            self.write(close_frame(code, reason))
-        self._end(code, reason)
+            self.write(close_frame(error.code, error.reason))
+        self._end(error.code, error.reason)
         self._finish()
 
     def _finish(self) -> None:
@@ -400,10 +396,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._hang_up()
 
     def _wake_writers(self) -> None:
-        if self.state == CLOSED:
-            self.is_write_paused = False  # nobody is left to wait for
-        if self._writers is not None:
-            writers, self._writers = self._writers, None
-            for writer in writers:
-                if not writer.done():
-                    writer.set_result(None)
+        writers, self._writers = self._writers, None
+        for writer in writers or ():
+            if not writer.done():
+                writer.set_result(None)

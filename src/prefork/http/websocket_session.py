@@ -22,7 +22,7 @@ from prefork.http.exchange import HEAD_GIVEN, NOTHING, ClientDisconnectedError, 
 from prefork.http.response import ResponseError
 from prefork.http.websocket_control import INTERNAL_ERROR, NORMAL
 from prefork.http.websocket_deflate import LEAST_BYTES, Deflater
-from prefork.http.websocket_frames import BINARY, TEXT, first_byte, frame_head
+from prefork.http.websocket_frames import COMPRESSED, WHOLE_BINARY, WHOLE_TEXT, frame_head
 
 if TYPE_CHECKING:
     from prefork.http.websocket import WebSocketProtocol
@@ -44,10 +44,6 @@ CLOSED: Final = 5
 
 _JOIN_BYTES: Final = 64 * 1024
 """Up to this a frame's head and payload are joined for one write."""
-
-_WHOLE_TEXT: Final = first_byte(TEXT, is_compressed=False)
-_WHOLE_BINARY: Final = first_byte(BINARY, is_compressed=False)
-_DEFLATED: Final = first_byte(TEXT, is_compressed=True) ^ _WHOLE_TEXT
 
 _REFUSAL: Final = "websocket.http.response."
 
@@ -215,18 +211,18 @@ class Session:
         text, payload = message.get("text"), message.get("bytes")
         if text is not None and payload is None:
             payload = text.encode()
-            first = _WHOLE_TEXT
+            first = WHOLE_TEXT
         elif payload is not None and text is None:
             if type(payload) is not bytes:
                 payload = bytes(payload)  # the application may change its buffer while we hold it
-            first = _WHOLE_BINARY
+            first = WHOLE_BINARY
         else:
             raise ResponseError("websocket.send needs either text or bytes")
         size = len(payload)
         if size >= LEAST_BYTES and self.deflater is not None:
             payload = self.deflater.deflate(payload)
             size = len(payload)
-            first |= _DEFLATED
+            first |= COMPRESSED
         if size <= _JOIN_BYTES:
             self._connection.write(frame_head(first, size) + payload)
         else:

@@ -1,43 +1,95 @@
-"""`Server(app)`: the right server for an application, found by its interface.
+"""`Server(app)`: prefork's own HTTP server, with everything that it can be told given by name.
 
-Until prefork has an HTTP server of its own: ASGI goes to uvicorn, WSGI to waitress.
+Under a master it is what `Prefork` wraps; `listen_and_serve` serves alone, in this process, without one.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import ssl
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from prefork.errors import ConfigError
-from prefork.servers.base import ForeignServer, require
+from prefork.http.options import split
+from prefork.http.server import HttpServer
+from prefork.net.address import parse_address
+from prefork.net.listeners import ListenerSet, UnixOptions
+from prefork.net.material import TLSBytes, TLSFiles
+from prefork.net.tls import server_context
 from prefork.servers.detect import interface_of
-from prefork.servers.uvicorn import UvicornServer
-from prefork.servers.waitress import WaitressServer
+from prefork.worker.loops import loop_factory
+
+_BACKLOG = 2048
 
 
-def server_for(
-    app: Any, interface: Literal["auto", "asgi", "wsgi"] = "auto", **options: Any
-) -> ForeignServer:
-    """The server for `app`; `options` go to it (uvicorn's for ASGI, waitress's for WSGI).
-
-    Raises `ConfigError` if the interface cannot be told, is unknown, or its server is not installed.
-    Imports neither server. Runs in any process.
-    """
-    if interface not in ("auto", "asgi", "wsgi"):
-        raise ConfigError(f"interface must be one of auto, asgi, wsgi, not {interface!r}")
-    found = interface_of(app) if interface == "auto" else interface
-    if found == "asgi":
-        require("uvicorn")
-        return UvicornServer(app, **options)
-    require("waitress")
-    return WaitressServer(app, **options)
-
-
-def Server(  # noqa: N802  (the seed's name for what Prefork wraps, and it reads as a class)
-    app: Any, *, interface: Literal["auto", "asgi", "wsgi"] = "auto", **options: Any
-) -> ForeignServer:
+class Server(HttpServer):
     """What `Prefork` wraps: `Prefork(Server(app)).listen_and_serve(":8080")` (seed: `&fasthttp.Server{}`).
 
-    `app` is an ASGI or WSGI application; `interface` says which if it does not tell by itself. `options`
-    go to the server that serves it. Raises `ConfigError`. Runs in any process.
+    Args:
+        app: an ASGI 3 or WSGI application.
+        interface: which of the two it is, if it does not tell by itself.
+        options: those of `http.options.HttpOptions` and `http.limits.HttpLimits`, by name.
+
+    Raises ConfigError for what cannot be. Runs in any process.
     """
-    return server_for(app, interface, **options)
+
+    def __init__(
+        self, app: Any, *, interface: Literal["auto", "asgi", "wsgi"] = "auto", **options: Any
+    ) -> None:
+        if interface not in ("auto", "asgi", "wsgi"):
+            raise ConfigError(f"interface must be one of auto, asgi, wsgi, not {interface!r}")
+        found = interface_of(app) if interface == "auto" else interface
+        http_options, limits = split(options)
+        super().__init__(app, interface=found, options=http_options, limits=limits)
+
+    def listen_and_serve(self, addr: str | Sequence[str]) -> None:
+        """Serve plain connections at `addr` in this process, without a master, until TERM or INT. Blocks.
+
+        Args:
+            addr: as for `Prefork.listen_and_serve`.
+
+        Raises:
+            ConfigError: the address cannot be used.
+            ApplicationError: the application refuses to start.
+        """
+        self._serve_alone(addr, None)
+
+    def listen_and_serve_tls(self, addr: str | Sequence[str], cert_key: str, cert_file: str) -> None:
+        """As `listen_and_serve`, over TLS with PEM files; the key comes first, as in the seed. Raises TLSConfigError."""
+        material = TLSFiles(os.fspath(cert_file), os.fspath(cert_key))
+        self._serve_alone(addr, server_context(material, self.alpn))
+
+    def listen_and_serve_tls_embed(
+        self, addr: str | Sequence[str], cert_data: bytes, key_data: bytes
+    ) -> None:
+        """As `listen_and_serve_tls`, with PEM in memory, certificate first (seed). Raises TLSConfigError."""
+        self._serve_alone(addr, server_context(TLSBytes(cert_data, key_data), self.alpn))
+
+    def _serve_alone(self, addr: str | Sequence[str], context: ssl.SSLContext | None) -> None:
+        texts = [addr] if isinstance(addr, str) else list(addr)
+        listeners = ListenerSet.open(
+            [parse_address(text, None) for text in texts],
+            reuseport=False,
+            slots=1,
+            backlog=_BACKLOG,
+            unix=UnixOptions(),
+        )
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(self._until_told(listeners, context))
+        finally:
+            listeners.close()
+
+    async def _until_told(self, listeners: ListenerSet, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        told = (signal.SIGINT, signal.SIGTERM)
+        for number in told:
+            loop.add_signal_handler(number, self.drain)
+        try:
+            await self.serve_many([each.dup() for each in listeners.for_slot(0)], context)
+        finally:
+            for number in told:
+                loop.remove_signal_handler(number)

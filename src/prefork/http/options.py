@@ -1,0 +1,111 @@
+"""What our HTTP server can be told, each option declared once, with its name on the command line.
+
+`HttpOptions` says what it does; what one client may take is in `limits`. Both are given to `Server(app, ...)` by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from prefork.errors import ConfigError
+from prefork.http.limits import HttpLimits
+from prefork.options import about
+
+LIFESPANS: Final = ("auto", "on", "off")
+LOG_FORMATS: Final = ("common", "combined", "json")
+FORWARDED_BY: Final = ("any", "x-forwarded", "forwarded")
+MOST_THREADS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """How the server serves. Raises ConfigError for what cannot be."""
+
+    threads: int = field(
+        default=8,
+        metadata=about(
+            "Threads of a worker for a WSGI application. 1: on the loop's own thread, which is the fastest for "
+            "applications that wait for nothing.",
+            "--threads",
+        ),
+    )
+    lifespan: str = field(
+        default="auto",
+        metadata=about("ASGI lifespan; auto: if the application knows it.", "--lifespan", choices=LIFESPANS),
+    )
+    root_path: str = field(
+        default="", metadata=about("The path under which a proxy has put the application.", "--root-path")
+    )
+    access_log: str | None = field(
+        default=None,
+        metadata=about("Log each request to this file; - is standard output.", "--access-log", metavar="FILE"),
+    )
+    access_log_format: str = field(
+        default="combined",
+        metadata=about("Format of the access log.", "--access-log-format", choices=LOG_FORMATS),
+    )
+    trusted_proxies: str = field(
+        default="127.0.0.1,::1,unix",
+        metadata=about(
+            "Proxies whose word on client and scheme is taken: addresses, networks, unix (Unix sockets), * (everybody); "
+            "empty for none.",
+            "--trusted-proxies",
+        ),
+    )
+    forwarded_by: str = field(
+        default="any",
+        metadata=about(
+            "The headers in which trusted proxies say it; any: X-Forwarded-* before Forwarded.",
+            "--forwarded-by",
+            choices=FORWARDED_BY,
+        ),
+    )
+    forwarded_host: bool = field(
+        default=False,
+        metadata=about("Take the host, too, from what trusted proxies say.", "--forwarded-host"),
+    )
+    proxy_protocol: bool = field(
+        default=False,
+        metadata=about(
+            "Every connection begins with the PROXY protocol, version 1 or 2; refused from untrusted proxies.",
+            "--proxy-protocol",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("lifespan", LIFESPANS),
+            ("access_log_format", LOG_FORMATS),
+            ("forwarded_by", FORWARDED_BY),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if (
+            not isinstance(self.threads, int)
+            or isinstance(self.threads, bool)
+            or not 1 <= self.threads <= MOST_THREADS
+        ):
+            raise ConfigError(
+                f"threads must be a whole number from 1 to {MOST_THREADS}, not {self.threads!r}"
+            )
+        path = self.root_path
+        if path and (not path.startswith("/") or path.endswith("/")):
+            raise ConfigError(f"root_path must begin with a slash and not end with one: {path!r}")
+
+
+def split(given: Mapping[str, Any]) -> tuple[HttpOptions, HttpLimits]:
+    """Options and limits from keywords. Raises ConfigError for a name that is neither, and names the nearest."""
+    of_limits = {each.name for each in fields(HttpLimits)}
+    of_options = {each.name for each in fields(HttpOptions)}
+    for name in given:
+        if name not in of_limits | of_options:
+            near = difflib.get_close_matches(name, of_limits | of_options, 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"the HTTP server has no option {name!r}{hint}")
+    return (
+        HttpOptions(**{name: value for name, value in given.items() if name in of_options}),
+        HttpLimits(**{name: value for name, value in given.items() if name in of_limits}),
+    )
