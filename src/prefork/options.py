@@ -16,6 +16,7 @@ from prefork.errors import ConfigError
 
 NETWORKS = ("tcp", "tcp4", "tcp6", "unix")
 START_METHODS = ("fork", "exec")
+CLIENT_CERTS = ("required", "optional")
 INTERFACES = ("auto", "asgi", "wsgi")
 SERVERS = ("prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
 
@@ -58,6 +59,22 @@ class FleetOptions:
     )
     unix_group: str | int | None = field(
         default=None, metadata=about("Group of a Unix socket, by name or number.", "--unix-group")
+    )
+    client_ca: str | None = field(
+        default=None,
+        metadata=about(
+            "Over TLS, ask clients for a certificate that one of this file (PEM) has signed.",
+            "--client-ca",
+            metavar="FILE",
+        ),
+    )
+    client_cert: str = field(
+        default="required",
+        metadata=about(
+            "With --client-ca, whether a client must show a certificate.",
+            "--client-cert",
+            choices=CLIENT_CERTS,
+        ),
     )
     start_method: str | None = field(
         default=None,
@@ -110,6 +127,8 @@ class FleetOptions:
             raise ConfigError(f"backlog must be a whole number from 1, not {self.backlog!r}")
         if self.unix_mode is not None and not (_is_whole(self.unix_mode) and 0 <= self.unix_mode <= 0o777):
             raise ConfigError(f"unix_mode must be permission bits, such as 0o660, not {self.unix_mode!r}")
+        if self.client_cert not in CLIENT_CERTS:
+            raise ConfigError(f"client_cert must be required or optional, not {self.client_cert!r}")
         if self.start_method not in (None, *START_METHODS):
             raise ConfigError(f'start_method must be "fork" or "exec", not {self.start_method!r}')
         if self.start_method == "fork" and sys.platform != "linux":

@@ -44,7 +44,7 @@ from prefork.master.signals import Inbox
 from prefork.master.upgrade import inherit
 from prefork.net.address import Address, parse_address
 from prefork.net.listeners import ListenerSet, UnixOptions
-from prefork.net.material import TLSBytes, TLSFiles, TLSMaterial
+from prefork.net.material import Clients, TLSBytes, TLSFiles, TLSMaterial
 from prefork.net.systemd import Notifier
 from prefork.observe import log
 from prefork.options import FleetOptions
@@ -118,7 +118,7 @@ class Prefork(FleetOptions):
         Raises:
             TLSConfigError: the files cannot be read or do not belong together; and all that `listen_and_serve` raises.
         """
-        self._run(addr, TLSFiles(os.fspath(cert_file), os.fspath(cert_key)))
+        self._run(addr, TLSFiles(os.fspath(cert_file), os.fspath(cert_key), self._clients()))
 
     def listen_and_serve_tls_embed(self, addr: Addresses, cert_data: bytes, key_data: bytes) -> None:
         """As `listen_and_serve_tls`, with PEM in memory, certificate first (seed). It is never written to a disk.
@@ -131,7 +131,7 @@ class Prefork(FleetOptions):
         Raises:
             TLSConfigError: the data cannot be used; and all that `listen_and_serve` raises.
         """
-        self._run(addr, TLSBytes(_pem(cert_data), _pem(key_data)))
+        self._run(addr, TLSBytes(_pem(cert_data), _pem(key_data), self._clients()))
 
     def stop(self, *, fast: bool = False) -> None:
         """Ask for the end of the fleet, as TERM does (fast: as QUIT does). Master, any thread; does not block."""
@@ -145,6 +145,10 @@ class Prefork(FleetOptions):
         self.check()
         served = Served(self.server, self.serve_func, self.serve_tls_func, self.serve_tls_embed_func)
         served.check(tls)
+        if self.client_ca is not None and tls is None:
+            raise ConfigError(
+                "client_ca asks clients for certificates over TLS: give a certificate and a key, too"
+            )
         logger: Logger = self.logger or log.default_logger()
         job = Job(
             load=lambda: served.load(tls),
@@ -161,6 +165,11 @@ class Prefork(FleetOptions):
 
             server_context(tls)  # what is wrong with it is told now, in one line, not by every worker
         self._be_master(self._parse(addr), job, logger, is_tls=tls is not None)
+
+    def _clients(self) -> Clients | None:
+        if self.client_ca is None:
+            return None
+        return Clients(os.fspath(self.client_ca), is_required=self.client_cert == "required")
 
     def _reopen_logs(self) -> None:
         """Worker: the log's own file, and those of the server."""

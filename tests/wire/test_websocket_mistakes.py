@@ -41,7 +41,7 @@ WRONG: dict[str, tuple[bytes, int]] = {
     "too big, announced": (b"\x82\xff\0\0\0\0\xff\xff\xff\xff", 1009),
     "too big, in the highest bit": (b"\x82\xff\xff\0\0\0\0\0\0\0", 1009),
     "too big in pieces": (masked(0x02, b"x" * 600) + masked(0x80, b"y" * 401), 1009),
-    "too big in pieces, announced": (masked(0x02, b"x" * 600) + b"\x80\xfe\x01\x91", 1009),
+    "too big in pieces, announced": (masked(0x02, b"x" * 600) + b"\x80\xfe\x01\x91\0\0\0\0", 1009),
     "too big in small pieces": (masked(0x02, b"x" * 1000) + masked(0x80, b"y"), 1009),
 }
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from websockets.frames import Close, Opcode
 
+from prefork.http.exchange import ClientDisconnectedError
 from prefork.http.websocket_session import CLOSED, OPEN
 from tests.wire.rig import run
 from tests.wire.test_websocket_rig import Told, Wire, both_loops, masked

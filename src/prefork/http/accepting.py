@@ -79,8 +79,8 @@ LOG_EVERY_S: Final = 1.0
 SPARE_DESCRIPTORS: Final = 64
 """Left to the application when connections are bounded by RLIMIT_NOFILE."""
 
-_WANT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# accept(2): errors of a connection that was gone again, and of the network under it, are no errors of the listener.
+# accept(2): these are of a connection that was gone again, and of the network under it. All others are want of
+# something (EMFILE, ENFILE, ENOBUFS, ENOMEM), or last.
 _GONE: Final = frozenset(
     getattr(errno, name)
     for name in (
@@ -153,7 +153,7 @@ class Acceptors:
         self._connections.on_leave = self._left
         for listener in listeners:
             self._acceptors.append(Acceptor(self, listener))
-        self._publish()
+        self.publish()
 
     def stop(self) -> None:
         """Accept nothing more. Who was accepted is served, also if its `connection_made` is still to come."""
@@ -170,39 +170,42 @@ class Acceptors:
         """Give an accepted connection to the loop, and its protocol the rest."""
         arrival = _Arrival(self, fd, family)
         sock = arrival if self._is_uvloop else socket.socket(family, socket.SOCK_STREAM, 0, fd)
-        coroutine = self.loop.connect_accepted_socket(self._make_protocol, cast(Any, sock), **self._tls)
+        self._latest = None
         try:
+            coroutine = self.loop.connect_accepted_socket(self._make_protocol, cast(Any, sock), **self._tls)
             waiter = coroutine.send(None)
-        except BaseException as error:
+        except Exception as error:
             sock.close()
             if self._is_uvloop:
-                os.close(fd)  # it was never taken up
+                os.close(fd)
             self.failed(self._latest, error)
             return
         arrival.coroutine, arrival.protocol = coroutine, self._latest
         waiter.add_done_callback(arrival)
-        self._publish()
+        self.publish()
 
     def _make_protocol(self) -> asyncio.BaseProtocol:
-        protocol = self._latest = self._factory()
+        protocol = self._factory()
         self._connections.expect(protocol)
+        self._latest = protocol
         return protocol
 
-    def failed(self, protocol: object, error: BaseException) -> None:
+    def failed(self, protocol: object, error: Exception) -> None:
         """A connection has not come to be."""
         self._connections.give_up(protocol)
-        # A client that leaves or fails in its handshake is its own affair; what is not is a defect, and told.
-        if not isinstance(error, (OSError, RuntimeError)):
+        # A client that leaves, or whose handshake fails, is no trouble of ours; ssl's errors are OSErrors.
+        if not isinstance(error, OSError):
             logger.error("a connection could not be taken up", exc_info=error)
 
     def _left(self) -> None:
         """A connection is gone: called by `Connections`."""
-        self._publish()
+        self.publish()
         for acceptor in self._acceptors:
             if not acceptor.is_reading:
                 acceptor.reconsider()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Tell the siblings how many there are, and the listeners if that is all there may be."""
         count = self._connections.count
         self.is_full = count >= self._limit
         if self.is_full:
@@ -256,8 +259,10 @@ class Acceptors:
 
     # -- trouble ----------------------------------------------------------------------------------
 
-    def tell(self, error: OSError) -> None:
-        """Log why nothing can be accepted, now and then."""
+    def cannot_accept(self, error: OSError) -> None:
+        """Have nobody wait for us, and log why, now and then."""
+        if self._entry is not None:
+            self._entry.set_not_accepting()
         now_s = self.loop.time()
         if now_s - self._told_s >= LOG_EVERY_S:
             self._told_s = now_s
@@ -378,10 +383,12 @@ class Acceptor:
 
     def _cannot(self, error: OSError) -> None:
         if error.errno not in _GONE:
-            if error.errno not in _WANT:
-                logger.error("accept(2) failed", exc_info=error)
-            self._house.tell(error)
-            self.pause(BACK_OFF_S, self._resume)
+            self._house.cannot_accept(error)
+            self.pause(BACK_OFF_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._house.publish()
+        self._resume()
 
 
 class _Arrival:

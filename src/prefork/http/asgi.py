@@ -32,8 +32,8 @@ from prefork.http.exchange import (
     LogFields,
     logger,
 )
-from prefork.http.forwarded import Origin
 from prefork.http.files import send_open_file, send_path
+from prefork.http.forwarded import Origin
 from prefork.http.request import HOST, Target
 from prefork.http.response import ResponseError, trailer_section
 from prefork.http.tls_scope import tls_extension
@@ -66,7 +66,6 @@ class ASGIExchange(Exchange):
     def scope_of(
         connection: Connection, method: str, target: Target, headers: list[tuple[bytes, bytes]]
     ) -> dict[str, Any]:
-        """What the application is told of a request."""
         scope = connection.template.copy()
         scope["method"] = method
         path, scope["raw_path"], scope["query_string"] = target
@@ -78,7 +77,6 @@ class ASGIExchange(Exchange):
 
     @staticmethod
     def renewed(scope: dict[str, Any], connection: Connection) -> dict[str, Any]:
-        """A scope like `scope`, which no application has had; nothing that one may change is shared."""
         scope = scope.copy()
         scope["headers"] = scope["headers"].copy()
         scope["state"] = connection.engine.state.copy()
@@ -93,7 +91,6 @@ class ASGIExchange(Exchange):
         root_path: str,
         tls: ssl.SSLObject | None,
     ) -> dict[str, Any]:
-        """What all scopes of a connection begin with."""
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefork.http.asgi import ASGIExchange
 from prefork.http.clock import Clock
+from prefork.http.exchange import Exchange
 from prefork.http.response import Composer
 
 
@@ -20,7 +21,7 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         state: dict[str, Any],
-        exchange: type[ASGIExchange] = ASGIExchange,
+        exchange: type[Exchange] = ASGIExchange,
     ) -> None:
         self.app = app
         self.exchange = exchange

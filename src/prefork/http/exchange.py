@@ -17,9 +17,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from prefork.http.response import CONTINUE, HAS_DATE, HAS_NO_BODY, WANTS_CLOSE, Head, ResponseError, early_hint
+from prefork.http.request import Target
+from prefork.http.response import (
+    CONTINUE,
+    HAS_DATE,
+    HAS_NO_BODY,
+    WANTS_CLOSE,
+    Head,
+    ResponseError,
+    early_hint,
+)
 
 if TYPE_CHECKING:
+    import ssl
+
     from prefork.http.engine import Engine
     from prefork.http.forwarded import Origin
 
@@ -119,6 +130,30 @@ class Exchange:
         self.connection = connection
         self.scope = scope
         self.keep_alive = keep_alive
+
+    @staticmethod
+    def template(
+        *,
+        scheme: str,
+        client: tuple[str, int | None] | None,
+        server: tuple[str, int | None] | None,
+        root_path: str,
+        tls: ssl.SSLObject | None,
+    ) -> dict[str, Any]:
+        """What all scopes of a connection begin with."""
+        raise NotImplementedError
+
+    @staticmethod
+    def scope_of(
+        connection: Connection, method: str, target: Target, headers: list[tuple[bytes, bytes]]
+    ) -> dict[str, Any]:
+        """What the application is told of a request."""
+        raise NotImplementedError
+
+    @staticmethod
+    def renewed(scope: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        """A scope like `scope`, which no application has had; nothing that one may change is shared."""
+        raise NotImplementedError
 
     # -- the connection calls: what each interface does its own way ----------------------------------
 

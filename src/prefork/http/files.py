@@ -48,8 +48,9 @@ async def send_path(exchange: Exchange, path: str) -> None:
 async def send_open_file(
     exchange: Exchange, file: Any, offset: int | None, count: int | None, *, is_last: bool
 ) -> None:
-    """ASGI `http.response.zerocopysend`: `count` bytes (default: the rest) of an open file from `offset` on (default:
-    where it stands). Raises ResponseError, OSError.
+    """ASGI `http.response.zerocopysend`: `count` bytes of an open file from `offset` on, as a piece of the body.
+
+    Without an offset from where the file stands; without a count to its end. Raises ResponseError, OSError.
     """
     fd = file if isinstance(file, int) else file.fileno()
     if offset is None:
@@ -126,4 +127,3 @@ async def copy_file(connection: Connection, fd: int, offset: int, count: int) ->
         if connection.is_closed:
             break
     return sent
-

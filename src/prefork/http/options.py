@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from prefork.errors import ConfigError
 from prefork.http.limits import HttpLimits
@@ -41,7 +41,9 @@ class HttpOptions:
     )
     access_log: str | None = field(
         default=None,
-        metadata=about("Log each request to this file; - is standard output.", "--access-log", metavar="FILE"),
+        metadata=about(
+            "Log each request to this file; - is standard output.", "--access-log", metavar="FILE"
+        ),
     )
     access_log_format: str = field(
         default="combined",
@@ -55,7 +57,7 @@ class HttpOptions:
             "--trusted-proxies",
         ),
     )
-    forwarded_by: str = field(
+    forwarded_by: Literal["any", "x-forwarded", "forwarded"] = field(
         default="any",
         metadata=about(
             "The headers in which trusted proxies say it; any: X-Forwarded-* before Forwarded.",
@@ -83,11 +85,7 @@ class HttpOptions:
         ):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        if (
-            not isinstance(self.threads, int)
-            or isinstance(self.threads, bool)
-            or not 1 <= self.threads <= MOST_THREADS
-        ):
+        if type(self.threads) is not int or not 1 <= self.threads <= MOST_THREADS:
             raise ConfigError(
                 f"threads must be a whole number from 1 to {MOST_THREADS}, not {self.threads!r}"
             )

@@ -68,8 +68,8 @@ class HttpProtocol(asyncio.Protocol):
     """One connection of a worker. asyncio calls its methods, and so do its current exchange and the clock."""
 
     __slots__ = (
-        "_connections",
         "_again",
+        "_connections",
         "_context",
         "_exchange",
         "_is_eof",
@@ -78,9 +78,9 @@ class HttpProtocol(asyncio.Protocol):
         "_is_read_paused",
         "_limits",
         "_names",
+        "_outlet",
         "_phase",
         "_reader",
-        "_outlet",
         "_refusal",
         "_scope",
         "_seen",
@@ -106,7 +106,7 @@ class HttpProtocol(asyncio.Protocol):
         limits: HttpLimits,
         connections: Connections[HttpProtocol],
         names: NameCache,
-        site: Site = Site(),  # noqa: B008  (frozen)
+        site: Site = Site(),
     ) -> None:
         self.engine = engine
         self.deadline_s = inf
@@ -190,8 +190,11 @@ class HttpProtocol(asyncio.Protocol):
             self._proceed()
 
     def _see(self, data: bytes, exchange: Exchange) -> None:
-        """All of `data` was one request, on an idle connection. Many clients ask the same again: what comes a second
-        time is kept, so that from the third time on it need not be parsed."""
+        """All of `data` was one request, on an idle connection.
+
+        Many clients ask the same again: what comes a second time is kept, so that from the third time on it need not
+        be parsed.
+        """
         if data == self._seen:
             self._again = data
             self._scope = exchange.renewed(exchange.scope, self)
@@ -313,7 +316,8 @@ class HttpProtocol(asyncio.Protocol):
             return False
         if incoming is not None and len(incoming.body) > BODY_HIGH_WATER_BYTES:
             return False
-        piece, self._unfed = self._unfed[:SLICE_BYTES], self._unfed[SLICE_BYTES:]
+        size = max(SLICE_BYTES, reader.body_left_bytes)
+        piece, self._unfed = self._unfed[:size], self._unfed[size:]
         reader.carried_bytes += len(piece)
         try:
             reader.feed(piece)
@@ -372,9 +376,9 @@ class HttpProtocol(asyncio.Protocol):
         """Read on only while there is room for what comes."""
         if self._phase >= _LINGERING:
             return
-        exchange = self._exchange
-        has_body_waiting = exchange is not None and len(exchange.body) > BODY_HIGH_WATER_BYTES
-        is_full = bool(self._unfed or self._reader.queue or self._refusal or has_body_waiting)
+        # Not for a body that the application has not taken yet: it mostly has when more comes, and each pause costs
+        # two system calls. What comes before is not parsed, and stops the reading.
+        is_full = bool(self._unfed or self._reader.queue or self._refusal)
         if is_full != self._is_read_paused and not self._is_eof:
             self._is_read_paused = is_full
             if is_full:

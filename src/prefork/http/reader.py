@@ -30,6 +30,7 @@ from prefork.http.request import (
     parse_unusual_target,
 )
 
+
 class RequestReader:
     """Reads the requests of one connection."""
 
@@ -48,6 +49,7 @@ class RequestReader:
         "_names",
         "_parser",
         "_upgrade",
+        "body_left_bytes",
         "carried_bytes",
         "feed",
         "grafted",
@@ -72,6 +74,8 @@ class RequestReader:
         """The latest that was parsed; its body may be on its way."""
         self.carried_bytes = 0
         """Read since anything was finished: bounds heads, trailers and chunk extensions that never end."""
+        self.body_left_bytes = 0
+        """What is to come of a body whose length was told; nothing can hide in it, so it is parsed as it comes."""
         self.grafted: bytes | None = None
         self.refused = 0
         """The status of a refusal that was raised."""
@@ -259,6 +263,7 @@ class RequestReader:
         if self._length > self._limits.body_bytes:
             self._refuse(413)
         has_body = self._is_chunked or self._length > 0
+        self.body_left_bytes = self._length
         exchange.has_body = has_body
         if self._is_expecting and has_body and version == "1.1":
             exchange.expects_continue = True
@@ -284,6 +289,7 @@ class RequestReader:
         exchange = self.incoming
         assert exchange is not None
         self.carried_bytes = 0
+        self.body_left_bytes -= len(body)
         exchange.body_bytes += len(body)
         if exchange.stage == COMPLETE:
             if exchange.body_bytes > DISCARD_BYTES:

@@ -42,8 +42,8 @@ STATUS_LINES: Final = {
 _BODILESS_LINES: Final = (STATUS_LINES[204], STATUS_LINES[304])
 
 _NO_TRAILERS: Final = frozenset(
-    (b"transfer-encoding", b"content-length", b"host", b"connection", b"trailer", b"te", b"content-encoding")
-    + (b"content-type", b"content-range", b"authorization", b"set-cookie", b"cache-control", b"expect")
+    b"authorization cache-control connection content-encoding content-length content-range content-type expect host "
+    b"set-cookie te trailer transfer-encoding".split()
 )
 """What frames, routes or guards a message must stand in its head (RFC 9110 §6.5.1)."""
 

@@ -56,9 +56,10 @@ def tls_extension(connection: ssl.SSLObject | None) -> dict[str, Any]:
 
 def _name(certificate: Any) -> str | None:
     """The subject as RFC 4514 writes it: last first, special characters escaped."""
-    parts = []
-    for relative in reversed((certificate or {}).get("subject", ())):
-        parts.append("+".join(f"{_ATTRIBUTES.get(kind, kind)}={_escape(value)}" for kind, value in relative))
+    parts = [
+        "+".join(f"{_ATTRIBUTES.get(kind, kind)}={_escape(value)}" for kind, value in relative)
+        for relative in reversed((certificate or {}).get("subject", ()))
+    ]
     return ",".join(parts) or None
 
 

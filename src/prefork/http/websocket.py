@@ -116,7 +116,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self.refuse(error.status, error.lines)
             return
         self._early += rest
-        self._session = Session(self, websocket_scope(self._scope, self._handshake))
+        scope, self._scope = self._scope, {}  # a whole scope is a tenth of what an idle WebSocket costs
+        self._session = Session(self, websocket_scope(scope, self._handshake))
         self._session.start()
 
     # -- asyncio calls -----------------------------------------------------------------------------

@@ -6,11 +6,21 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class Clients:
+    """Who may be a client: whoever shows a certificate that one of `ca_file` (PEM) has signed."""
+
+    ca_file: str
+    is_required: bool = True
+    """False: who shows none is served, too, and the application is told."""
+
+
+@dataclass(frozen=True, slots=True)
 class TLSFiles:
     """PEM files by name: the certificate with its chain, and its key."""
 
     cert_file: str
     key_file: str
+    clients: Clients | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +29,7 @@ class TLSBytes:
 
     cert_data: bytes
     key_data: bytes = field(repr=False)
+    clients: Clients | None = None
 
 
 TLSMaterial = TLSFiles | TLSBytes

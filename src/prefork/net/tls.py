@@ -11,7 +11,7 @@ Rules:
 
 Rejected for the bytes: a temporary file that is unlinked at once. It is on the disk while it is open, and
 stays there if the process is killed in between.
-Not here: client certificates, renewal of certificates while running.
+Not here: renewal of certificates while running. A reload makes a new context, of the files as they are then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from prefork.errors import TLSConfigError
-from prefork.net.material import TLSBytes, TLSFiles
+from prefork.net.material import Clients, TLSBytes, TLSFiles
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
 _KEY: Final = re.compile(rb"-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----")
@@ -48,6 +48,8 @@ def server_context(material: TLSFiles | TLSBytes, alpn: Sequence[str] = _ALPN) -
     context.options |= ssl.OP_NO_RENEGOTIATION
     if alpn:
         context.set_alpn_protocols(list(alpn))
+    if material.clients is not None:
+        _ask_clients(context, material.clients)
     if isinstance(material, TLSFiles):
         names = (material.cert_file, material.key_file)
         _look_at(names, _read("certificate", names[0]), _read("key", names[1]))
@@ -72,6 +74,21 @@ def _read(what: str, name: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise TLSConfigError(f"{what} file {name!r} cannot be read: {reason}") from error
+
+
+def _ask_clients(context: ssl.SSLContext, clients: Clients) -> None:
+    """Ask clients for a certificate, and believe those that the authorities in the file have signed (RFC 8446 §4.3.2)."""
+    name = clients.ca_file
+    if _CERTIFICATE.search(_read("client CA", name)) is None:
+        raise TLSConfigError(
+            f"{name} holds no certificate in PEM: give those of who signs your clients' certificates"
+        )
+    try:
+        context.load_verify_locations(name)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise TLSConfigError(f"{name} cannot be read as PEM ({reason}): the file may be damaged") from error
+    context.verify_mode = ssl.CERT_REQUIRED if clients.is_required else ssl.CERT_OPTIONAL
 
 
 def _look_at(names: tuple[str, str], cert: bytes, key: bytes) -> None:

@@ -45,6 +45,11 @@ class Served:
     def check(self, tls: TLSMaterial | None) -> None:
         """Raise ConfigError if there is nothing to serve with. Runs in the master, before anything is opened."""
         self._single(tls)
+        is_ours = isinstance(self.server, ServesMany) and not self._has_function(tls)
+        if tls is not None and tls.clients is not None and not is_ours:
+            raise ConfigError(
+                "client_ca is for servers with serve_many: this one makes its TLS context itself"
+            )
 
     def load(self, tls: TLSMaterial | None) -> Service:
         """Prepare the server, once, and say how it is called. Runs in the zygote (or the executed worker)."""
