@@ -230,7 +230,7 @@ def test_a_freer_sibling_goes_first(loop: str, board: tuple[Entry, Entry]) -> No
             assert is_waiting(client)
             theirs.set_load(1)
             assert await house.greeted(client)
-            assert not house.acceptors._still, "it was our turn, not the end of our patience"
+            assert not house.acceptors.siblings._still, "it was our turn, not the end of our patience"
 
     run(loop, story)
 
@@ -288,12 +288,12 @@ def test_who_has_not_moved_for_want_of_clients_is_not_hung(loop: str, board: tup
         async with House(entry=ours) as house:
             assert await house.greeted(house.connect())
             assert await house.greeted(house.connect())
-            assert house.acceptors._still
+            assert house.acceptors.siblings._still
             house.connect()
             await house.until(lambda: not house.acceptor.is_reading)
             house.listener.accept()[0].close()
             await house.until(lambda: house.acceptor.is_reading)
-            assert not house.acceptors._still
+            assert not house.acceptors.siblings._still
 
     run(loop, story)
 

@@ -4,8 +4,7 @@ The rules:
 
 * **Fewest first.** Each worker writes how many connections it has on the scoreboard. One that has more than the least
   loaded of those that accept lets the others go first: for `PATIENCE_S` at most, then it takes one that still waits.
-* **Nobody waits for the hung.** A sibling whose load has not moved for `HUNG_AFTER_S` while connections waited for it
-  (stopped, blocked) is passed over until it moves, or for `HUNG_S`.
+* **Nobody waits for the hung.** Whom connections wait for in vain is passed over for a while (`siblings`).
 * **Nobody waits for the overworked.** Siblings that do move and still cannot keep up, because all the new connections
   are left to them, are helped: past `PATIENT_WAITS` vain waits, with 2, 4 … `MAX_HELP` connections at once.
 * **Full is full.** At its limit a worker accepts nothing till a connection closes, and its siblings know. When all are
@@ -39,11 +38,11 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from prefork.http.connections import Connections
 from prefork.http.limits import LINGER_S
+from prefork.http.siblings import Siblings
 from prefork.scoreboard import Entry
 
 PATIENCE_S: Final = 0.005
@@ -51,12 +50,6 @@ PATIENCE_S: Final = 0.005
 
 LOOK_S: Final = 0.001
 """How often a waiting worker looks whether it is its turn: all may be waiting for the one that waited longest."""
-
-HUNG_AFTER_S: Final = 0.02
-"""A sibling that has not moved in this time, while connections waited for it, is hung; below it may only lack a CPU."""
-
-HUNG_S: Final = 1.0
-"""How long a hung sibling is passed over, unless it moves."""
 
 PATIENT_WAITS: Final = 8
 """Vain waits, more or less in a row, after which siblings that move are taken to be too slow for all that is left to
@@ -131,6 +124,7 @@ class Acceptors:
         self._factory = factory
         self._limit = limit
         self._entry = entry
+        self.siblings = None if entry is None else Siblings(entry, self.loop.time)
         self._tls: dict[str, Any] = {}
         if context is not None:
             # Without bounds of its own a peer that vanished holds a handshake for 60 s, and a close for 30 s.
@@ -142,7 +136,6 @@ class Acceptors:
         self._acceptors: list[Acceptor] = []
         self._latest: asyncio.BaseProtocol | None = None
         self._is_uvloop = _is_uvloop(self.loop)
-        self._still: dict[int, _Still] = {}
         self._told_s = -LOG_EVERY_S
 
     def start(self, listeners: Sequence[socket.socket]) -> None:
@@ -217,45 +210,9 @@ class Acceptors:
             else:
                 self._entry.set_load(count)
 
-    # -- the siblings -----------------------------------------------------------------------------
-
-    @property
-    def is_alone(self) -> bool:
-        """Nobody else takes from the same queues, as far as we know."""
-        return self._entry is None
-
     def freer_siblings(self) -> dict[int, int]:
-        """Whom to let go first: index to load of each that accepts, has fewer connections, and is not hung."""
-        if self._entry is None:
-            return {}
-        loads, mine = self._entry.loads(), self._connections.count
-        if min(loads) >= mine:
-            return {}
-        freer = {index: load for index, load in enumerate(loads) if load < mine}
-        for index, still in list(self._still.items()):
-            if freer.get(index) != still.load:
-                del self._still[index]  # it has moved, or is no longer freer than we are
-            elif self.loop.time() < still.hung_until_s:
-                del freer[index]
-        return freer
-
-    def waited_in_vain(self, for_whom: dict[int, int], since_s: float) -> None:
-        """A connection has waited for these since then, and still waits: take note of those that have not moved."""
-        if self._entry is None:
-            return
-        loads, now_s = self._entry.loads(), self.loop.time()
-        for index, load in for_whom.items():
-            if index >= len(loads) or loads[index] != load:
-                self._still.pop(index, None)
-                continue
-            still = self._still.setdefault(index, _Still(load, since_s))
-            if now_s - still.since_s >= HUNG_AFTER_S:
-                still.hung_until_s = now_s + HUNG_S
-
-    def waits_no_more(self) -> None:
-        """Nobody waits in the queue: who has not moved had no reason to."""
-        now_s = self.loop.time()
-        self._still = {index: still for index, still in self._still.items() if still.hung_until_s > now_s}
+        """Whom to let go first; nobody, for most connections."""
+        return {} if self.siblings is None else self.siblings.freer(self._connections.count)
 
     # -- trouble ----------------------------------------------------------------------------------
 
@@ -269,22 +226,14 @@ class Acceptors:
             logger.warning("no connection can be accepted for the moment: %s", error.strerror or error)
 
 
-@dataclass(slots=True)
-class _Still:
-    """A sibling that lets connections wait."""
-
-    load: int
-    since_s: float
-    hung_until_s: float = 0.0
-
-
 class Acceptor:
     """One listener in the loop. Made by `Acceptors`."""
 
     def __init__(self, house: Acceptors, listener: socket.socket) -> None:
         self._house = house
         self._family = int(listener.family)
-        self._is_shared = not house.is_alone and not _is_one_of_many(listener)
+        self._siblings = None if _is_one_of_many(listener) else house.siblings
+
         listener.setblocking(False)
         self._fd = listener.fileno()
         # Past `Listener.accept`, which is for servers that block.
@@ -326,7 +275,7 @@ class Acceptor:
             self._resume()
 
     def _on_readable(self) -> None:
-        if self._is_shared:
+        if self._siblings is not None:
             freer = self._house.freer_siblings()
             if freer:
                 if self._skipped < SKIPS:
@@ -345,7 +294,8 @@ class Acceptor:
         waited_for, since_s = self._waited_for, self._since_s
         if not self._queue.poll(0):
             self._vain_waits = max(0, self._vain_waits - 1)
-            self._house.waits_no_more()
+            if self._siblings is not None:
+                self._siblings.waits_no_more()
             self._resume()
         elif not self._house.freer_siblings():
             self._resume()
@@ -361,7 +311,8 @@ class Acceptor:
         """Patience is over: take what was left to others."""
         if not self._take_one():
             return
-        self._house.waited_in_vain(waited_for, self._since_s)
+        if self._siblings is not None:
+            self._siblings.waited_in_vain(waited_for, self._since_s)
         self._vain_waits = min(self._vain_waits + 1, _MOST_VAIN_WAITS)
         for _ in range(2 ** max(0, self._vain_waits - PATIENT_WAITS) - 1):
             if not self._take_one():

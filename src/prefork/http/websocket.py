@@ -116,7 +116,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.refuse(error.status, error.lines)
             return
         self._early += rest
-        scope, self._scope = self._scope, {}  # a whole scope is a tenth of what an idle WebSocket costs
+        scope, self._scope = self._scope, {}  # the session has its own
         self._session = Session(self, websocket_scope(scope, self._handshake))
         self._session.start()
 

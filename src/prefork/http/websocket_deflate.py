@@ -2,8 +2,8 @@
 
 Rules:
 
-* Both windows are 4 KiB where the client lets us choose: a stream each way costs 44 KiB, in place of 300, and 15 % more
-  bytes. A stream is made when the first compressed message needs it: who never sends one pays nothing.
+* Both windows are 4 KiB where the client lets us choose: a stream each way costs 44 KiB, in place of 300, and up to 9 %
+  more bytes. A stream is made when the first compressed message needs it: who never sends one pays nothing.
 * Never more comes out of a message than it may have, whatever goes in: `inflate` is told the bound.
 * Short messages go as they are: what they would save is less than the headers of their packet.
 """
