@@ -10,18 +10,21 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+import trustme
 import uvloop
 
 from prefork.http.engine import Engine
 from prefork.http.clock import Clock
 from prefork.http.connections import Connections
 from prefork.http.limits import HttpLimits
-from prefork.http.protocol import HttpProtocol
+from prefork.http.protocol import HttpProtocol, Site
 from prefork.http.request import NameCache
+from prefork.http.server import HttpServer
 
 T = TypeVar("T")
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -119,22 +122,34 @@ def _body(answer: Answer, raw: bytes, *, has_none: bool) -> tuple[bytes, bytes]:
 class Wire:
     """A connection from both ends. An async context manager."""
 
-    def __init__(self, app: Any = echo, *, limits: HttpLimits | None = None, state: Any = None) -> None:
+    def __init__(
+        self,
+        app: Any = echo,
+        *,
+        limits: HttpLimits | None = None,
+        state: Any = None,
+        site: Site | None = None,
+        kind: type[HttpProtocol] = HttpProtocol,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.loop = loop
         self.connections: Connections[HttpProtocol] = Connections(loop.time)
         self.clock = Clock(loop, self.connections)
         self.engine = Engine(app, loop, self.clock, state or {})
         self.limits = limits or HttpLimits()
+        self.site = site or Site()
+        self.kind = kind
         self.received = b""
 
     async def __aenter__(self) -> Self:
         ours, self.client = socket.socketpair()
         self.client.setblocking(False)
-        _, self.protocol = await self.loop.connect_accepted_socket(
-            lambda: HttpProtocol(self.engine, self.limits, self.connections, NameCache()), ours
-        )
+        _, self.protocol = await self.loop.connect_accepted_socket(self.make, ours)
         return self
+
+    def make(self) -> HttpProtocol:
+        """What the server makes for a connection."""
+        return self.kind(self.engine, self.limits, self.connections, NameCache(), self.site)
 
     async def __aexit__(self, *_exc: object) -> None:
         self.client.close()
@@ -209,3 +224,34 @@ async def converse(pieces: Iterable[bytes], app: Any = echo, **options: Any) -> 
         is_closing = wire.is_closing
         raw = await wire.read_to_end()
         return re.sub(rb"date: [^\r]*GMT", b"date: now", raw), is_closing
+
+
+class Pair:
+    """A certificate for localhost, and who believes it."""
+
+    def __init__(self) -> None:
+        self.authority = trustme.CA()
+        self._issued = self.authority.issue_cert("localhost")
+
+    def server(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._issued.configure_cert(context)
+        return context
+
+    def client(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        return context
+
+
+@contextlib.asynccontextmanager
+async def served(server: HttpServer, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve over loopback: the port. Drained at the end, so what is open there has to end by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        serving = asyncio.ensure_future(server.serve_many([listener], context))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.drain()
+            await serving

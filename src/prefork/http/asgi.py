@@ -72,6 +72,8 @@ class ASGIExchange(Exchange):
         root_path = scope["root_path"]
         scope["path"] = root_path + path if root_path else path
         scope["headers"] = headers
+        scope["asgi"] = scope["asgi"].copy()
+        scope["extensions"] = scope["extensions"].copy()
         scope["state"] = connection.engine.state.copy()
         return scope
 
@@ -79,6 +81,8 @@ class ASGIExchange(Exchange):
     def renewed(scope: dict[str, Any], connection: Connection) -> dict[str, Any]:
         scope = scope.copy()
         scope["headers"] = scope["headers"].copy()
+        scope["asgi"] = scope["asgi"].copy()
+        scope["extensions"] = scope["extensions"].copy()
         scope["state"] = connection.engine.state.copy()
         return scope
 

@@ -42,6 +42,8 @@ _IN_HEAD: Final = 2
 _LINGERING: Final = 3
 _CLOSING: Final = 4
 
+_HEAD_END: Final = b"\r\n\r\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -173,6 +175,7 @@ class HttpProtocol(asyncio.Protocol):
             reader.feed(data)
         except Exception as error:  # also whatever a callback raised
             self._is_plain = False
+            self._again = self._seen = b""
             self._failed(error, data)
             self._proceed()
             return
@@ -183,8 +186,11 @@ class HttpProtocol(asyncio.Protocol):
         exchange = self._exchange = queue.pop(0)
         if queue or reader.url:  # there is more than this request
             self._is_plain = False
-        elif exchange.is_ordinary and not exchange.has_body:
+            self._again = self._seen = b""
+        elif exchange.is_ordinary and not exchange.has_body and data.endswith(_HEAD_END):
             self._see(data, exchange)
+        else:
+            self._again = self._seen = b""
         exchange.start()
         if queue:
             self._proceed()
@@ -193,7 +199,8 @@ class HttpProtocol(asyncio.Protocol):
         """All of `data` was one request, on an idle connection.
 
         Many clients ask the same again: what comes a second time is kept, so that from the third time on it need not
-        be parsed.
+        be parsed. That holds only while the parser stands between two requests: "UN", read behind one, makes another
+        request of "LOCK /". So whatever may have left it elsewhere, or cannot be told to, has all this forgotten.
         """
         if data == self._seen:
             self._again = data
@@ -257,6 +264,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._phase >= _LINGERING:
             return
         self._is_plain = False
+        self._again = self._seen = b""
         self._unfed = bytes(self._unfed) + data if self._unfed else memoryview(data)
         exchange = self._exchange
         if exchange is not None and (exchange.is_waiting_for_body or exchange.stage == COMPLETE):

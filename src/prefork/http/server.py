@@ -37,6 +37,9 @@ from prefork.http.options import HttpOptions
 from prefork.http.protocol import HttpProtocol, Site
 from prefork.http.request import NameCache
 from prefork.http.websocket import WebSocketProtocol
+from prefork.http.wsgi import WSGIExchange
+from prefork.http.wsgi_pool import ThreadPool
+from prefork.http.wsgi_threads import PooledWSGIExchange
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.sockets import backlog_of
 from prefork.net.tls import server_context
@@ -186,13 +189,10 @@ class HttpServer:
             engine.websocket = WebSocketProtocol
             yield engine
             return
-        from prefork.http.wsgi import WSGIExchange
-        from prefork.http.wsgi_pool import ThreadPool
-
-        engine = Engine(self._app, loop, clock, state, WSGIExchange)
         if self._options.threads == 1:
-            yield engine
+            yield Engine(self._app, loop, clock, state, WSGIExchange)
             return
+        engine = Engine(self._app, loop, clock, state, PooledWSGIExchange)
         engine.pool = ThreadPool(self._options.threads)
         try:
             yield engine

@@ -228,10 +228,9 @@ class WSGIExchange(Exchange):
 
     def write(self, data: bytes) -> None:
         """PEP 3333: send a piece before the application returns. Raises ResponseError, ClientDisconnectedError."""
+        check(data)
         if data:
             self._send(data)
-        elif not isinstance(data, bytes):
-            raise ResponseError(f"write takes bytes, not {type(data).__qualname__}")
 
     # -- what goes out -----------------------------------------------------------------------------
 
@@ -242,10 +241,12 @@ class WSGIExchange(Exchange):
             if type(body) is FileWrapper and self._send_file(body, context):
                 return
             if type(body) is list or type(body) is tuple:
-                pieces: Iterable[bytes] = joined(body)
-            else:
-                pieces = body
-            self._pieces = context.run(iter, pieces)
+                body = joined(body)
+                if len(body) < 2 and self.stage != NOTHING:
+                    self.send_piece(only(body), is_last=True)
+                    self._end()
+                    return
+            self._pieces = context.run(iter, body)
             if context.run(self._advance):
                 if self.stage != COMPLETE:
                     self._go_on(self._send_rest(), context)
@@ -271,8 +272,7 @@ class WSGIExchange(Exchange):
             set_running_loop(self.connection.engine.loop)
 
     def _send(self, piece: bytes) -> None:
-        if not isinstance(piece, bytes):
-            raise ResponseError(f"a piece of the body must be bytes, not {type(piece).__qualname__}")
+        check(piece)
         is_last = self.stage == HEAD_GIVEN and self._head[1] == len(piece)
         self.send_piece(piece, is_last=is_last)
 
@@ -383,7 +383,7 @@ class WSGIExchange(Exchange):
                 logger.exception("the application called exit(): %s", self.describe())
 
 
-def joined(body: list[bytes] | tuple[bytes, ...]) -> Iterable[bytes]:
+def joined(body: list[bytes] | tuple[bytes, ...]) -> list[bytes] | tuple[bytes, ...]:
     """All pieces as one, if that is small; nothing is delayed by that, since all are there. Raises ResponseError."""
     try:
         if len(body) > 1 and sum(map(len, body)) <= _JOINED_BYTES:
@@ -391,3 +391,16 @@ def joined(body: list[bytes] | tuple[bytes, ...]) -> Iterable[bytes]:
     except TypeError as error:
         raise ResponseError(f"the pieces of the body must be bytes: {error}") from error
     return body
+
+
+def only(body: list[bytes] | tuple[bytes, ...]) -> bytes:
+    """The one piece that there is, or none. Raises ResponseError."""
+    piece = body[0] if body else b""
+    check(piece)
+    return piece
+
+
+def check(piece: object) -> None:
+    """Raise ResponseError for what is no piece of a body."""
+    if not isinstance(piece, bytes):
+        raise ResponseError(f"a piece of the body must be bytes, not {type(piece).__qualname__}")

@@ -25,10 +25,19 @@ _STATUS: Final = re.compile(r"[2-9][0-9]{2}(?: [^\x00-\x1f\x7f]*)?")
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-_HOP_BY_HOP: Final = {
-    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
-    *("trailers", "transfer-encoding", "upgrade"),
-}
+_HOP_BY_HOP: Final = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
 """RFC 2616 §13.5.1, to which PEP 3333 refers, with its misprint."""
 
 

@@ -58,7 +58,8 @@ class BodyBuffer:
         assert isinstance(memory, io.BytesIO)
         file = tempfile.TemporaryFile(prefix="prefork-body-")  # noqa: SIM115  (closed with the request)
         try:
-            file.write(memory.getbuffer())
+            with memory.getbuffer() as view:
+                file.write(view)
         except BaseException:
             file.close()
             raise

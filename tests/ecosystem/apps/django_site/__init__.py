@@ -1,0 +1,1 @@
+"""A Django site with what most sites have, but for a database."""

@@ -1,0 +1,208 @@
+"""Bytes that come again on a connection are not parsed again: nobody may be able to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from prefork.http.forwarded import TrustedProxies
+from prefork.http.limits import HttpLimits
+from prefork.http.protocol import Site
+from tests.wire.rig import LOOPS, Wire, answers, run
+
+GET = b"GET /a?b=c HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n\r\n"
+LOCK = b"LOCK /a HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+REQUESTS = {
+    "get": GET,
+    "nearly": GET.replace(b"X-A: 1", b"X-A: 2"),
+    "another": b"GET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "lock": LOCK,
+    "post": POST,
+    "empty post": b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    "chunked": b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    "expecting": POST.replace(b"Content", b"Expect: 100-continue\r\nContent"),
+    "head": b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "forwarded": GET.replace(b"X-A: 1", b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https"),
+    "absolute": b"GET http://b/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "1.0": b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "1.0 close": b"GET / HTTP/1.0\r\n\r\n",
+    "close": GET.replace(b"X-A: 1", b"Connection: close"),
+    "h2c": GET.replace(b"X-A: 1", b"Connection: upgrade\r\nUpgrade: h2c"),
+    "slow": b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bad": b"GET / HTTP/1.1\r\n\r\n",
+    "long head": GET.replace(b"X-A: 1", b"X-A: " + b"1" * 2000),
+    "too long head": GET.replace(b"X-A: 1", b"X-A: " + b"1" * 5000),
+    "line break": b"\r\n",
+}
+TAILS = [
+    b"",
+    b"",
+    b"",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"UN",
+    b"G",
+    b"GET",
+    b"GET ",
+    b"GET /",
+    GET[:40],
+    GET,
+    POST,
+    POST[:-1],
+]
+LIMITS = HttpLimits(head_bytes=4000)
+DRAIN = "drain"
+
+
+async def witness(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with all that it was told, and then change it."""
+    said = repr(sorted((name, value) for name, value in scope.items() if name != "server"))
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        more = message["more_body"]
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0)
+    text = f"{said} {body!r}".encode()
+    head = [(b"content-length", b"%d" % len(text))]
+    scope["headers"].append((b"x-left", b"behind"))
+    scope["state"]["left"] = "behind"
+    scope["path"] = "/left-behind"
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": text})
+
+
+async def hear(pieces: list[tuple[bytes | str, bool]], *, is_forgetful: bool) -> tuple[bytes, bool]:
+    """What is answered to these pieces; `is_forgetful`: by a connection that parses all that it reads."""
+    site = Site(trusted=TrustedProxies("unix"))
+    async with Wire(witness, limits=LIMITS, site=site, state={"known": 1}) as wire:
+        for piece, is_settled in pieces:
+            if is_forgetful:
+                wire.protocol._seen = wire.protocol._again = b""
+            if isinstance(piece, bytes):
+                wire.feed(piece)
+            else:
+                wire.engine.keeps_alive = False
+                wire.protocol.say_close()
+            await (wire.settle() if is_settled else asyncio.sleep(0))
+        await wire.settle()
+        is_closing = wire.is_closing
+        raw = await wire.read_to_end()
+        return re.sub(rb"date: [^\r]*GMT", b"date: now", raw), is_closing
+
+
+def sequences() -> st.SearchStrategy[list[tuple[bytes | str, bool]]]:
+    """Few different pieces, many times: requests, with the beginning of what follows, halves, and a drain."""
+    whole = st.sampled_from(list(REQUESTS.values()))
+    joined = st.builds(bytes.__add__, whole, st.sampled_from(TAILS))
+    half = st.builds(lambda raw, cut: raw[cut % len(raw) :], whole, st.integers(0, 60))
+    start = st.builds(lambda raw, cut: raw[: cut % len(raw)], whole, st.integers(0, 60))
+    some: st.SearchStrategy[list[bytes | str]] = st.lists(
+        st.one_of(whole, whole, joined, half, start, st.just(DRAIN)), min_size=1, max_size=4
+    )
+    return some.flatmap(
+        lambda few: st.lists(
+            st.tuples(st.sampled_from(few), st.sampled_from([True, True, True, False])),
+            min_size=3,
+            max_size=12,
+        )
+    )
+
+
+def each_settled(*pieces: bytes | str) -> list[tuple[bytes | str, bool]]:
+    return [(piece, True) for piece in pieces]
+
+
+@given(sequences())
+@example(each_settled(GET, GET, GET, GET))
+@example(each_settled(GET, GET, DRAIN, GET, GET))
+@example(each_settled(LOCK, LOCK, GET + b"UN", LOCK))
+@example(each_settled(LOCK, LOCK, POST + b"UN", LOCK))
+@example(each_settled(LOCK, LOCK, b"UN", LOCK, LOCK))
+@example(each_settled(LOCK, LOCK, REQUESTS["h2c"] + b"UN", LOCK))
+@example(each_settled(LOCK, LOCK, LOCK + b"\r\n", LOCK, LOCK))
+@example(each_settled(GET, GET, GET + b"GE", GET))
+@example(each_settled(GET, GET, GET + GET + b"GE", GET))
+@example(each_settled(LOCK, GET, LOCK, LOCK, GET + b"UN", LOCK, LOCK))
+def test_nobody_can_tell_whether_a_request_was_parsed(pieces: list[tuple[bytes | str, bool]]) -> None:
+    """Whatever comes, however it is cut: byte by byte the same answers as from a connection that parses everything."""
+    # uvloop only: which loop it is makes no difference here, and the examples are many.
+    kept = run("uvloop", lambda: hear(pieces, is_forgetful=False))
+    assert kept == run("uvloop", lambda: hear(pieces, is_forgetful=True))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("name", ["get", "empty post", "forwarded", "absolute", "long head"])
+def test_the_third_time_is_not_parsed(loop: str, name: str) -> None:
+    """The short way is taken, and tells the application the same; otherwise nothing here tests anything."""
+    raw = REQUESTS[name]
+
+    async def story() -> tuple[list[bytes], int]:
+        async with Wire(witness, limits=LIMITS, site=Site(trusted=TrustedProxies("unix"))) as wire:
+            parsed = 0
+            feed = wire.protocol._reader.feed
+
+            def counted(data: bytes | memoryview) -> None:
+                nonlocal parsed
+                parsed += 1
+                feed(data)
+
+            wire.protocol._reader.feed = counted
+            for _ in range(5):
+                wire.feed(raw)
+                await wire.settle()
+            return [each.body for each in answers(await wire.read_to_end())], parsed
+
+    bodies, parsed = run(loop, story)
+    assert len(bodies) == 5
+    assert len(set(bodies)) == 1
+    assert parsed == 2
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("where", ["asgi", "extensions", "state", "headers", "itself"])
+def test_what_an_application_does_to_a_scope_stays_there(loop: str, where: str) -> None:
+    """No later request of the connection is told of it, parsed or not."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(repr(scope))
+        head = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+        (scope if where == "itself" else scope[where]).clear()
+        await send(head)
+        await send({"type": "http.response.body"})
+
+    async def story() -> None:
+        async with Wire(app, state={"known": 1}) as wire:
+            for _ in range(4):
+                wire.feed(GET)
+                await wire.settle()
+
+    run(loop, story)
+    assert len(seen) == 4
+    assert set(seen) == {seen[0]}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_drain_is_heard_by_what_is_not_parsed(loop: str) -> None:
+    async def story() -> tuple[list[bytes | None], bool]:
+        async with Wire() as wire:
+            for _ in range(3):
+                wire.feed(GET)
+                await wire.settle()
+            wire.engine.keeps_alive = False
+            wire.feed(GET)
+            await wire.settle()
+            is_closing = wire.is_closing
+            return [each["connection"] for each in answers(await wire.read_to_end())], is_closing
+
+    assert run(loop, story) == ([None, None, None, b"close"], True)
