@@ -18,9 +18,9 @@ from typing import Any, Self, TypeVar
 import trustme
 import uvloop
 
-from prefork.http.engine import Engine
 from prefork.http.clock import Clock
 from prefork.http.connections import Connections
+from prefork.http.engine import Engine
 from prefork.http.limits import HttpLimits
 from prefork.http.protocol import HttpProtocol, Site
 from prefork.http.request import NameCache

@@ -14,7 +14,7 @@ from prefork.http.exchange import ClientDisconnectedError
 from prefork.http.limits import HttpLimits
 from prefork.http.response import ResponseError
 from prefork.http.server import HttpServer
-from tests.wire.rig import LOOPS, Pair, Wire, answers, converse, run, served
+from tests.wire.rig import LOOPS, Pair, Wire, answers, run, served
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -31,6 +31,13 @@ pytestmark = pytest.mark.parametrize("loop", LOOPS)
 def path(tmp_path: Path) -> Path:
     """Where a test puts its file."""
     return tmp_path / "file"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loops_have_run() -> None:
+    """What the first loop of a process opens for good is opened."""
+    for name in LOOPS:
+        run(name, lambda: transcript(sending(body(b""))))
 
 
 @pytest.fixture(autouse=True)
@@ -293,7 +300,7 @@ def is_cut(raw: bytes) -> bool:
 
 
 def test_a_file_that_is_cut_while_it_is_sent(loop: str, path: Path) -> None:
-    """The connection is closed; what came is no whole answer."""
+    """The connection is closed; what came is no whole answer. That is no fault of the client's."""
     filled(path, LARGE)
     errors: list[Any] = []
 
@@ -305,7 +312,7 @@ def test_a_file_that_is_cut_while_it_is_sent(loop: str, path: Path) -> None:
             return await wire.read_to_end()
 
     assert is_cut(run(loop, story))
-    assert isinstance(errors[0], ClientDisconnectedError)
+    assert [type(error) for error in errors] == [ResponseError]
 
 
 @pytest.mark.parametrize("kind", ["path", "file"])
@@ -414,8 +421,9 @@ def test_a_client_that_takes_nothing_is_reset(loop: str, path: Path) -> None:
             assert first_s == pytest.approx(wire.loop.time() + 5, abs=1.5)
             wire.clock.now_s += 3
             wire.clock.is_awake = True
-            await wire.loop.sock_recv(wire.client, 2**18)
-            await wire.until(lambda: protocol.deadline_s >= first_s + 3)
+            while protocol.deadline_s <= first_s + 2:
+                wire.received += await wire.loop.sock_recv(wire.client, 2**18)
+                await asyncio.sleep(0)
             await wire.until(lambda: protocol._outlet and protocol._outlet._writable)
             protocol.on_deadline(protocol.deadline_s)
             assert wire.is_closing

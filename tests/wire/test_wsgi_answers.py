@@ -213,7 +213,7 @@ def test_a_head_may_be_replaced_until_it_is_sent(loop: str, way: str) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [PLAIN])
         try:
-            raise ValueError("early")
+            raise ValueError("early")  # noqa: TRY301
         except ValueError:
             start_response("503 Busy", [PLAIN], sys.exc_info())
         return [b"busy"]
@@ -230,7 +230,7 @@ def test_a_head_that_was_sent_stays(loop: str, way: str, caplog: pytest.LogCaptu
         start_response("200 OK", [PLAIN])
         yield b"abc"
         try:
-            raise ValueError("late")
+            raise ValueError("late")  # noqa: TRY301
         except ValueError:
             try:
                 start_response("500 Oops", [PLAIN], sys.exc_info())

@@ -48,7 +48,7 @@ def test_a_body_comes_whole(loop: str, way: str, raw: bytes, size: int) -> None:
 
 @pytest.mark.parametrize("body", [BIG, BIG[:MEMORY_BYTES], BIG[: MEMORY_BYTES + 1]])
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_big_body(loop: str, way: str, body: bytes, is_chunked: bool) -> None:
+def test_a_big_body(loop: str, way: str, body: bytes, *, is_chunked: bool) -> None:
     """Beyond a megabyte it goes to a file, which nobody can tell."""
     raw = chunked(*split(body, 100_000)) if is_chunked else posting(body)
     found, _ = run(loop, lambda: talk([*split(raw, 200_000), GET], echo, way))
@@ -235,7 +235,7 @@ def test_a_disk_that_is_full(
 def test_a_buffer_that_cannot_be_closed(loop: str, way: str) -> None:
     """What a file has buffered may find no room when it is closed; that must not end a worker."""
     buffer = BodyBuffer()
-    file = buffer._file = Path("/dev/full").open("w+b")
+    file = buffer._file = Path("/dev/full").open("w+b")  # noqa: SIM115  (the buffer's to close)
     file.write(b"a")
     buffer.close()
     assert file.closed

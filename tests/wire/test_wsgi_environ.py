@@ -96,7 +96,7 @@ def test_repeated_headers_are_joined(loop: str, way: str) -> None:
 @both_ways
 @pytest.mark.parametrize("with_dash", [(), (b"X-Forwarded-For: 1.2.3.4",)])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_names_with_underscores_are_dropped(loop: str, way: str, with_dash: Any, is_first: bool) -> None:
+def test_names_with_underscores_are_dropped(loop: str, way: str, with_dash: Any, *, is_first: bool) -> None:
     """They would pass for the name with a dash, which a proxy in front may have checked."""
     spoofed = (b"X_Forwarded-For: 6.6.6.6", b"x_forwarded_for: 6.6.6.6", b"Proxy: evil", b"content_length: 7")
     headers = (*spoofed, *with_dash) if is_first else (*with_dash, *spoofed)
@@ -172,7 +172,7 @@ class FakeTls:
     def cipher(self) -> tuple[str, str, int]:
         return ("TLS_AES_128_GCM_SHA256", "TLSv1.3", 128)
 
-    def getpeercert(self, binary_form: bool = False) -> Any:
+    def getpeercert(self, *, binary_form: bool = False) -> Any:
         return b"der" if binary_form else {"subject": ((("commonName", "\xe9"),),)}
 
 

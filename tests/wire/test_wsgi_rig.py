@@ -84,7 +84,7 @@ def answering(
     return app
 
 
-class Unvalidated(Exception):
+class UnvalidatedError(Exception):
     """The validator of the standard library has found something."""
 
 
@@ -96,7 +96,7 @@ def validated(app: Any) -> Any:
         try:
             return checked(environ, start_response)
         except AssertionError as error:
-            raise Unvalidated(str(error)) from error
+            raise UnvalidatedError(str(error)) from error
 
     return wrapped
 
@@ -106,5 +106,5 @@ def test_the_rig_notices(loop: str, way: str, caplog: pytest.LogCaptureFixture) 
     """An application that returns a string is answered with 500, and the log says why."""
     answer, is_closing = ask(loop, way, validated(lambda _environ, _start_response: "text"))
     assert (answer.status, is_closing) == (500, True)
-    assert "Unvalidated" in caplog.text
+    assert "UnvalidatedError" in caplog.text
     assert sys.exc_info() == (None, None, None)

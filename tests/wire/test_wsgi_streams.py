@@ -13,8 +13,8 @@ from tests.wire.rig import answers, run
 from tests.wire.test_wsgi_rig import GET, PLAIN, WsgiWire, ask, both_ways, posting
 
 PIECE = b"x" * 64 * 1024
-MANY = 1000
-HELD = 40
+MANY = 120
+HELD = 30
 """Pieces that transport, kernel and thread hold together, at most."""
 
 pytestmark = both_ways

@@ -22,6 +22,7 @@ from prefork.http.response import (
     CONTINUE,
     HAS_DATE,
     HAS_NO_BODY,
+    STATUS_LINES,
     WANTS_CLOSE,
     Head,
     ResponseError,
@@ -309,7 +310,8 @@ class Exchange:
         if self.is_disconnected:
             raise ClientDisconnectedError
         lines, length, flags = self._head
-        if self.stage == HEAD_GIVEN and is_last and length is None and not self._has_trailers:
+        has_length = length is not None or lines.startswith(STATUS_LINES[204])  # which must not have one
+        if self.stage == HEAD_GIVEN and is_last and not has_length and not self._has_trailers:
             self._head = (lines + b"\r\ncontent-length: %d" % count, count, flags)
         head = b"" if self.stage == HEAD_SENT else self.streaming_head()
         end = b""

@@ -35,7 +35,7 @@ async def send_path(exchange: Exchange, path: str) -> None:
 
     Raises OSError if it cannot be opened, ResponseError for what is no regular file or not as long as announced.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a FIFO would hold up the worker
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -64,17 +64,27 @@ async def send_range(exchange: Exchange, fd: int, offset: int, count: int, *, is
     """Send a part of a file as a piece of the body. Raises ResponseError, ClientDisconnectedError."""
     connection = exchange.connection
     if count <= _JOIN_BYTES and exchange.stage != NOTHING and not exchange.is_bodiless:
-        exchange.send_piece(os.pread(fd, count, offset), is_last=is_last)
+        data = os.pread(fd, count, offset)
+        if len(data) != count:
+            raise _too_short(len(data), count)
+        exchange.send_piece(data, is_last=is_last)
     else:
         end = exchange.begin_file(count, is_last=is_last)
-        if not exchange.is_bodiless and await connection.send_file(fd, offset, count) != count:
+        if not exchange.is_bodiless and (sent := await connection.send_file(fd, offset, count)) != count:
             connection.abort()
+            if not connection.is_closed:
+                raise _too_short(sent, count)
+            exchange.disconnect()  # known here first
             raise ClientDisconnectedError
         exchange.end_file(end, is_last=is_last)
     if connection.is_write_paused:
         await connection.writable()
         if exchange.is_disconnected:
             raise ClientDisconnectedError
+
+
+def _too_short(found: int, count: int) -> ResponseError:
+    return ResponseError(f"the file has {found} bytes left of the {count} that were to be sent")
 
 
 class Outlet:

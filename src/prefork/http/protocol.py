@@ -478,6 +478,7 @@ class HttpProtocol(asyncio.Protocol):
                     sent += taken
                     await asyncio.sleep(0)  # a client as fast as we must not keep the others waiting
         except ConnectionError:
+            self.is_closed = True  # the transport will say so, too
             self.abort()
         finally:
             self._outlet = None

@@ -301,7 +301,7 @@ class WSGIExchange(Exchange):
         if extent is None:
             return False
         fd, offset, count = extent
-        if count > JOIN_BYTES:
+        if count > JOIN_BYTES or self.is_bodiless:
             self._go_on(send_range(self, fd, offset, count, is_last=True), context)
             return True
         self.send_piece(os.pread(fd, count, offset), is_last=True)

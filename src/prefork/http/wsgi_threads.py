@@ -183,7 +183,7 @@ class PooledWSGIExchange(WSGIExchange):
         if extent is None:
             return False
         fd, offset, count = extent
-        if count > JOIN_BYTES:
+        if count > JOIN_BYTES or self.is_bodiless:
             self._hand_over(self._take_file, *extent)
             return True
         self._hand_over(self._take_last, os.pread(fd, count, offset))

@@ -1,0 +1,108 @@
+"""One trial: an input, how it is fed, and everything that must hold of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from prefork.http.asgi import ASGIExchange
+from prefork.http.exchange import Exchange
+from prefork.http.limits import HttpLimits
+from tests.fuzz import applications, oracle
+from tests.fuzz.conversation import App, Course, Heard, Talker
+from tests.wire.strategies import UPGRADE
+
+ECHO: Final = 0
+VARIOUS: Final = 1
+WSGI: Final = 2
+WEBSOCKET: Final = 3
+"""What is served; the last with its handshake done."""
+
+MESSAGE_BYTES: Final = 1000
+SMALL: Final = HttpLimits(
+    target_bytes=100, head_bytes=400, header_count=10, body_bytes=100, message_bytes=MESSAGE_BYTES
+)
+_ORDINARY: Final = HttpLimits(message_bytes=MESSAGE_BYTES)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is served, with what limits, and what is fed how."""
+
+    served: int
+    course: Course
+    has_small_limits: bool = False
+
+    @property
+    def fed(self) -> bytes:
+        return b"".join(self.course.pieces)
+
+
+def _app(served: int) -> tuple[App, type[Exchange]]:
+    if served == WSGI:
+        from prefork.http.wsgi import WSGIExchange  # noqa: PLC0415  (only where it is served)
+
+        return applications.wsgi, WSGIExchange
+    return (applications.various if served == VARIOUS else applications.echo), ASGIExchange
+
+
+def run(talker: Talker, trial: Trial) -> Heard:
+    """Hold it. Raises whatever the connection lets out, AssertionError for what reached the loop or the log."""
+    app, exchange = _app(trial.served)
+    course = trial.course
+    if trial.served == WEBSOCKET:
+        course = replace(course, pieces=(UPGRADE, *course.pieces))
+    limits = SMALL if trial.has_small_limits else _ORDINARY
+    talker.escaped.clear()
+    talker.logged.clear()
+    heard = talker.hold(app, exchange, limits, course, websocket=exchange is ASGIExchange)
+    assert not talker.escaped, talker.escaped
+    assert not talker.logged, [each.getMessage() + str(each.exc_info) for each in talker.logged]
+    return heard
+
+
+def check(talker: Talker, trial: Trial) -> None:
+    """Hold it as it is told, whole, and byte by byte. Raises AssertionError, or whatever the connection lets out."""
+    heard = run(talker, trial)
+    check_one(trial, heard)
+    course = trial.course
+    if trial.served == VARIOUS or course.is_late or course.drains or course.is_slow:
+        return  # what is answered depends on when it came
+    plain = Course((trial.fed,) if trial.fed else (), ends=course.ends)
+    whole = run(talker, replace(trial, course=plain))
+    pieces = tuple(trial.fed[at : at + 1] for at in range(len(trial.fed)))
+    bytewise = run(talker, replace(trial, course=replace(plain, pieces=pieces)))
+    assert _said(trial, bytewise) == _said(trial, whole)
+    assert _said(trial, heard) == _said(trial, whole)
+
+
+def _said(trial: Trial, heard: Heard) -> tuple[Any, ...]:
+    """What may not depend on how the bytes came."""
+    requests = [each for each in heard.requests if each.body is not None]
+    if trial.served == WEBSOCKET or b"HTTP/1.1 101" in heard.raw:
+        # Whether a message that came before a mistake or a close is answered depends on when it came.
+        return requests, heard.messages, heard.end
+    return heard.raw.replace(_CONTINUE, b""), requests, heard.is_closed or heard.is_eof, heard.was_aborted
+
+
+def check_one(trial: Trial, heard: Heard) -> None:
+    """What must hold of one conversation."""
+    course = trial.course
+    oracle.check_answers(heard, is_cut=heard.was_aborted or not heard.is_closed or course.ends or course.is_late)
+    if trial.served == WEBSOCKET:
+        _check_messages(trial.fed[: heard.taken_bytes - len(UPGRADE)], heard, is_whole=not course.is_late)
+    elif b"HTTP/1.1 101" not in heard.raw:
+        oracle.check_requests(heard, trial.fed, has_bodies=trial.served != VARIOUS)
+
+
+def _check_messages(fed: bytes, heard: Heard, *, is_whole: bool) -> None:
+    """The application was given what is in the frames, and was told how they ended."""
+    frames = oracle.read_frames(fed, is_masked=True, limit_bytes=MESSAGE_BYTES)
+    assert heard.messages == frames.messages[: len(heard.messages)]
+    if not is_whole:
+        return
+    assert heard.messages == frames.messages
+    if frames.close is not None:
+        assert heard.end is not None
+        assert heard.end[0] == frames.close, (heard.end, frames)
