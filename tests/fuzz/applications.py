@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 from wsgiref.validate import validator
@@ -44,7 +45,8 @@ async def _echo_messages(heard: Heard, receive: Any, send: Any) -> None:
     while (message := await receive())["type"] == "websocket.receive":
         said = message.get("text")
         heard.messages.append(message["bytes"] if said is None else said)
-        await send({**message, "type": "websocket.send"})
+        with contextlib.suppress(OSError):  # it has closed already
+            await send({**message, "type": "websocket.send"})
     heard.end = (message["code"], message["reason"])
 
 

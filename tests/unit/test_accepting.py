@@ -20,6 +20,7 @@ import uvloop
 from prefork.http import accepting
 from prefork.http.accepting import Acceptor, Acceptors, connection_limit
 from prefork.http.connections import Connections
+from prefork.http.siblings import HUNG_AFTER_S, HUNG_S, Siblings
 from prefork.scoreboard import NOT_ACCEPTING, Entry, Scoreboard
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -107,6 +108,17 @@ def board() -> Iterator[tuple[Entry, Entry]]:
     yield ours, theirs
     ours.close()
     theirs.close()
+    board.close()
+
+
+@pytest.fixture
+def three() -> Iterator[list[Entry]]:
+    """Three workers on one page."""
+    board = Scoreboard.create(3)
+    entries = [Entry(board.fileno(), board.take() or 0) for _ in range(3)]
+    yield entries
+    for entry in entries:
+        entry.close()
     board.close()
 
 
@@ -257,6 +269,54 @@ def test_a_connection_that_leaves_ends_the_wait(
 
 
 @on_both_loops
+def test_who_replaces_waits_for_nobody(
+    loop: str, board: tuple[Entry, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three have left, so two are taken though a sibling has fewer; the third has to wait, as ever."""
+    monkeypatch.setattr(accepting, "VACATED_S", 1000.0)
+    monkeypatch.setattr(accepting, "LOOK_S", 1000.0)
+    ours, theirs = board
+    theirs.set_load(3)
+
+    async def story() -> None:
+        async with House(entry=ours) as house:
+            clients = [house.connect() for _ in range(3)]
+            for client in clients:
+                assert await house.greeted(client)
+            for client in clients[:2]:
+                client.close()
+            await house.until(lambda: house.connections.count == 1)
+            theirs.set_load(0)
+            assert await house.greeted(house.connect())
+            assert await house.greeted(house.connect())
+            client = house.connect()
+            await house.until(lambda: not house.acceptor.is_reading)
+            assert is_waiting(client)
+
+    run(loop, story)
+
+
+@on_both_loops
+def test_a_place_is_vacant_for_a_moment_only(
+    loop: str, board: tuple[Entry, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "VACATED_S", 0.0)
+    ours, theirs = board
+    theirs.set_load(2)
+
+    async def story() -> None:
+        async with House(entry=ours) as house:
+            clients = [house.connect() for _ in range(3)]
+            for client in clients:
+                assert await house.greeted(client)
+            clients[0].close()
+            await house.until(lambda: house.connections.count == 2)
+            assert not house.acceptors.has_vacancy()
+
+    run(loop, story)
+
+
+@on_both_loops
 def test_patience_has_an_end(loop: str, board: tuple[Entry, Entry]) -> None:
     """A sibling that is stopped delays a client by no more than the bound, and then delays nobody for a while."""
     ours, theirs = board
@@ -278,24 +338,62 @@ def test_patience_has_an_end(loop: str, board: tuple[Entry, Entry]) -> None:
     run(loop, story)
 
 
-@on_both_loops
-def test_who_has_not_moved_for_want_of_clients_is_not_hung(loop: str, board: tuple[Entry, Entry]) -> None:
-    """The client that we waited with was taken by somebody: nothing is held against the sibling."""
-    ours, theirs = board
-    theirs.set_load(0)
+def hung_in(siblings: Siblings, mine: int, clock: list[float]) -> list[int]:
+    """Wait for whom they say, again and again, until it is our turn: whom we have waited for, in order."""
+    waited_for: list[int] = []
+    begun_s = clock[0]
+    while freer := siblings.freer(mine):
+        waited_for += [index for index in freer if index not in waited_for]
+        since_s = clock[0]
+        clock[0] += accepting.PATIENCE_S
+        siblings.waited(freer, since_s)
+        assert clock[0] - begun_s < 1.0, "for ever"
+    return waited_for
 
-    async def story() -> None:
-        async with House(entry=ours) as house:
-            assert await house.greeted(house.connect())
-            assert await house.greeted(house.connect())
-            assert house.acceptors.siblings._still
-            house.connect()
-            await house.until(lambda: not house.acceptor.is_reading)
-            house.listener.accept()[0].close()
-            await house.until(lambda: house.acceptor.is_reading)
-            assert not house.acceptors.siblings._still
 
-    run(loop, story)
+def test_only_the_least_loaded_are_waited_for(three: list[Entry]) -> None:
+    """A sibling that waits for a third one itself is not held to be hung; once that is, it is waited for."""
+    ours, middle, least = three
+    ours.set_load(9)
+    middle.set_load(5)
+    least.set_load(1)
+    clock = [0.0]
+    siblings = Siblings(ours, lambda: clock[0])
+    assert siblings.freer(9) == {least.index: 1}
+    assert siblings.freer(1) == {}
+    assert hung_in(siblings, 9, clock) == [least.index, middle.index]
+    middle.set_load(6)
+    assert siblings.freer(9) == {middle.index: 6}
+
+
+def test_hung_is_not_for_ever(three: list[Entry]) -> None:
+    """After a while it is waited for once more, and one wait is enough."""
+    ours, hung, other = three
+    ours.set_load(9)
+    hung.set_load(1)
+    other.set_load(9)
+    clock = [0.0]
+    siblings = Siblings(ours, lambda: clock[0])
+    assert hung_in(siblings, 9, clock) == [hung.index]
+    assert clock[0] >= HUNG_AFTER_S
+    clock[0] += HUNG_S
+    begun_s = clock[0]
+    assert hung_in(siblings, 9, clock) == [hung.index]
+    assert clock[0] - begun_s == pytest.approx(accepting.PATIENCE_S)
+
+
+def test_who_takes_something_now_and_then_is_not_hung(three: list[Entry]) -> None:
+    ours, slow, other = three
+    ours.set_load(900)
+    other.set_load(900)
+    clock = [0.0]
+    siblings = Siblings(ours, lambda: clock[0])
+    for load in range(1, 100):
+        slow.set_load(load)
+        assert siblings.freer(900) == {slow.index: load}
+        clock[0] += 0.015
+        siblings.waited({slow.index: load}, clock[0] - 0.015)
+        assert siblings.freer(900) == {slow.index: load}
 
 
 @on_both_loops
@@ -310,7 +408,7 @@ def test_the_overworked_are_helped(loop: str, board: tuple[Entry, Entry]) -> Non
                 for _ in range(accepting.MAX_HELP):
                     house.connect()
                 before = house.connections.count
-                house.acceptor._help({})
+                house.acceptor._help()
                 taken.append(house.connections.count - before)
                 house.acceptor.pause()
             assert taken[: accepting.PATIENT_WAITS] == [1] * accepting.PATIENT_WAITS

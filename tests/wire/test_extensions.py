@@ -238,9 +238,11 @@ def test_a_wrong_length_is_found_out_behind_trailers_too(loop: str, announced: b
 
 @pytest.mark.parametrize(
     "name",
-    b"transfer-encoding content-length host te trailer connection authorization set-cookie content-type "
-    b"content-encoding content-range cache-control expect Content-Length".split()
-    + [b"", b"a b", b"a:", b"\xe9", b"a\r\nb"],
+    [
+        *b"transfer-encoding content-length host te trailer connection authorization set-cookie expect".split(),
+        *b"content-type content-encoding content-range cache-control Content-Length".split(),
+        *(b"", b"a b", b"a:", b"\xe9", b"a\r\nb"),
+    ],
 )
 def test_a_name_that_cannot_be_a_trailer(loop: str, name: bytes) -> None:
     """What frames, routes or guards a message: a client that joined it to the head would be misled."""

@@ -154,7 +154,7 @@ def test_what_is_no_plain_file_is_read(
 
 def test_what_is_not_regular_is_read(loop: str, way: str) -> None:
     """A device has no length."""
-    app = Returning(lambda: Path("/dev/null").open("rb"))
+    app = Returning(lambda: Path("/dev/null").open("rb"))  # noqa: SIM115  (the server's to close)
     answer, is_closing = ask(loop, way, app)
     assert (answer.status, answer.body, is_closing) == (200, b"", False)
     assert app.sent_as_file == [None]

@@ -1,7 +1,12 @@
-"""Whom a worker lets go first: those that have fewer connections, unless connections wait for them in vain.
+"""Whom a worker lets go first: the least loaded of those that have fewer connections, unless they are hung.
 
-A sibling is watched only where a connection has waited for it. If its load has not moved for `HUNG_AFTER_S` while
-connections waited, it is hung (stopped, blocked), and passed over until it moves, or for `HUNG_S`.
+Only the least loaded are waited for, and watched: whoever has more than they waits for them too, so that it takes nothing
+says nothing of it. A sibling for which connections have waited for `HUNG_AFTER_S` in all, without a move of its load, is
+hung (stopped, blocked): it is passed over until it moves, or for `HUNG_S`; after that one wait more is enough.
+
+Whether it was we who took a connection in the end, or another sibling that had lost its patience earlier, makes no
+difference. Rejected: to count only the waits that ended with a connection still in the queue. Of several workers that
+wait for a hung one the quickest then learns of it, takes all there is from there on, and the others never learn.
 
 Not here: how to wait, and for how long (`accepting`).
 """
@@ -10,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from prefork.scoreboard import Entry
 
 HUNG_AFTER_S: Final = 0.02
-"""A sibling that has not moved in this time, while connections waited for it, is hung; below it may only lack a CPU."""
+"""A sibling that has not moved while connections waited for it as long as this is hung; below it may only lack a CPU."""
 
 HUNG_S: Final = 1.0
 """How long a hung sibling is passed over, unless it moves."""
@@ -23,11 +29,11 @@ HUNG_S: Final = 1.0
 
 @dataclass(slots=True)
 class _Still:
-    """A sibling that lets connections wait."""
+    """A sibling that has let connections wait since it came to this load."""
 
     load: int
-    since_s: float
-    hung_until_s: float = 0.0
+    waited_s: float = 0.0
+    hung_until_s: float = -inf
 
 
 class Siblings:
@@ -39,30 +45,36 @@ class Siblings:
         self._still: dict[int, _Still] = {}
 
     def freer(self, mine: int) -> dict[int, int]:
-        """Whom to let go first with `mine` connections: index to load of each that accepts, has fewer, and is not hung."""
+        """Whom to let go first with `mine` connections: index to load of the least loaded; empty if it is our turn."""
         loads = self._entry.loads()
-        if min(loads) >= mine:
+        least = min(loads)
+        if least >= mine:
+            if self._still:
+                self._still.clear()
             return {}
-        freer = {index: load for index, load in enumerate(loads) if load < mine}
-        for index, still in list(self._still.items()):
-            if freer.get(index) != still.load:
-                del self._still[index]  # it has moved, or is no longer freer than we are
-            elif self._now_s() < still.hung_until_s:
-                del freer[index]
-        return freer
+        if self._still:
+            for index in self._hung(loads):
+                loads[index] = mine
+            least = min(loads)
+            if least >= mine:
+                return {}
+        return {index: load for index, load in enumerate(loads) if load == least}
 
-    def waited_in_vain(self, for_whom: dict[int, int], since_s: float) -> None:
-        """A connection has waited for these since then, and still waits: take note of those that have not moved."""
+    def _hung(self, loads: list[int]) -> list[int]:
+        now_s = self._now_s()
+        for index, still in list(self._still.items()):
+            if index >= len(loads) or loads[index] != still.load:
+                del self._still[index]
+        return [index for index, still in self._still.items() if now_s < still.hung_until_s]
+
+    def waited(self, for_whom: dict[int, int], since_s: float) -> None:
+        """A connection has waited for these since then: take note of those that have not moved."""
         loads, now_s = self._entry.loads(), self._now_s()
         for index, load in for_whom.items():
             if index >= len(loads) or loads[index] != load:
                 self._still.pop(index, None)
                 continue
-            still = self._still.setdefault(index, _Still(load, since_s))
-            if now_s - still.since_s >= HUNG_AFTER_S:
+            still = self._still.setdefault(index, _Still(load))
+            still.waited_s += now_s - since_s
+            if still.waited_s >= HUNG_AFTER_S:
                 still.hung_until_s = now_s + HUNG_S
-
-    def waits_no_more(self) -> None:
-        """Nobody waits in the queue: who has not moved had no reason to."""
-        now_s = self._now_s()
-        self._still = {index: still for index, still in self._still.items() if still.hung_until_s > now_s}

@@ -45,7 +45,7 @@ from prefork.http.forwarded import Client, Origin
 from prefork.http.response import ResponseError
 from prefork.http.wsgi_environ import beginning, environ_of, log_fields, set_origin
 from prefork.http.wsgi_file import FileWrapper
-from prefork.http.wsgi_head import head_of
+from prefork.http.wsgi_head import compose, remembered
 from prefork.http.wsgi_input import MEMORY_BYTES, BodyBuffer
 
 Environ = dict[str, Any]
@@ -206,7 +206,12 @@ class WSGIExchange(Exchange):
         """PEP 3333: the head, kept back until the first piece of the body. Raises ResponseError, or what `exc_info` is."""
         if self.stage != NOTHING or exc_info:
             self._start_again(exc_info)
-        self._head = head_of(self.connection.engine.composer, status, headers)
+        headers = tuple(headers)
+        composer = self.connection.engine.composer
+        try:
+            self._head = remembered(composer, status, headers)
+        except TypeError:  # pairs that are lists
+            self._head = compose(composer, status, headers)
         self.stage = HEAD_GIVEN
         return self.write
 

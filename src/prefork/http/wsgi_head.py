@@ -12,7 +12,6 @@ Not here: everything that holds for a head of either interface (`response`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -41,16 +40,8 @@ _HOP_BY_HOP: Final = frozenset(
 """RFC 2616 §13.5.1, to which PEP 3333 refers, with its misprint."""
 
 
-def head_of(composer: Composer, status: Any, headers: Iterable[Any]) -> Head:
+def compose(composer: Composer, status: Any, headers: tuple[Any, ...]) -> Head:
     """The head for a `start_response`. Raises ResponseError. Any thread."""
-    headers = tuple(headers)
-    try:
-        return _remembered(composer, status, headers)
-    except TypeError:  # pairs that are lists cannot be looked up
-        return _compose(composer, status, headers)
-
-
-def _compose(composer: Composer, status: Any, headers: tuple[Any, ...]) -> Head:
     if not isinstance(status, str) or _STATUS.fullmatch(status) is None:
         raise ResponseError(
             f"the status must be a string like '200 OK', of three digits and a phrase, not {status!r}"
@@ -75,7 +66,8 @@ def _compose(composer: Composer, status: Any, headers: tuple[Any, ...]) -> Head:
     return head if line == usual else (line + head[0][len(usual) :], *head[1:])
 
 
-_remembered = lru_cache(_MOST_HEADS)(_compose)
+remembered = lru_cache(_MOST_HEADS)(compose)
+"""As `compose`, which is a function of its arguments, and few differ. Raises TypeError for what cannot be looked up."""
 
 
 def _encoded(text: str) -> bytes:
