@@ -80,7 +80,7 @@ def serve(kind: str, workers: int) -> None:
     from prefork.http import server  # noqa: PLC0415
 
     if kind == PLAIN:
-        server.Acceptors = PlainAcceptors  # type: ignore[assignment,misc]
+        vars(server)["Acceptors"] = PlainAcceptors
     Prefork(server.HttpServer(app), workers=workers).listen_and_serve("127.0.0.1:0")
 
 

@@ -41,7 +41,8 @@ def echo(heard: Heard) -> Any:
 
 async def _echo_messages(heard: Heard, receive: Any, send: Any) -> None:
     await receive()
-    await send({"type": "websocket.accept"})
+    with contextlib.suppress(OSError):
+        await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         said = message.get("text")
         heard.messages.append(message["bytes"] if said is None else said)

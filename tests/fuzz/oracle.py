@@ -175,6 +175,8 @@ class Frames:
     close: int | None = None
     """The code of the first close frame (1005: none), or of the first mistake, as RFC 6455 has it."""
     is_mistake: bool = False
+    is_early: bool = False
+    """The frame with the mistake is not whole; what is short may be read as a whole before it is judged."""
 
 
 def read_frames(raw: bytes, *, is_masked: bool, limit_bytes: int) -> Frames:  # noqa: C901, PLR0915
@@ -189,6 +191,7 @@ def read_frames(raw: bytes, *, is_masked: bool, limit_bytes: int) -> Frames:  # 
     while len(raw) >= 2:
         first, second = raw[0], raw[1]
         opcode, size, at = first & 15, second & 127, 2
+        found.is_early = len(raw) < 2 + 4 * is_masked + (size if size < 126 else 0)
         if first & 0x70 or opcode not in (0, 1, 2, 8, 9, 10) or bool(second & 128) != is_masked:
             return mistake(1002)
         if opcode >= 8 and (size > 125 or not first & 128):

@@ -148,9 +148,8 @@ def test_reading_stops_and_goes_on(loop: str, framing: str) -> None:
             assert wire.protocol._is_read_paused
             assert BODY_HIGH_WATER_BYTES < wire.held_bytes() <= HELD_BYTES
             assert wire.sent_bytes < SIZE
-            assert (
-                wire.protocol.deadline_s > wire.loop.time() + 60
-            )  # nobody's patience runs but the application's
+            wire.protocol.on_deadline(wire.protocol.deadline_s)
+            assert not wire.is_closing  # nobody's patience runs but the application's
             go.set()
             await wire.read(checksum(BODY))
             await sending
@@ -475,23 +474,3 @@ def test_half_of_a_body_that_was_asked_for(loop: str) -> None:
             return [each.status for each in answers(wire.received)]
 
     assert run(loop, story) == [100, 200, 200]
-
-
-@both_loops
-def test_many_small_chunks_cost_no_more_than_their_bytes(loop: str) -> None:
-    """What waits for the application is not copied for each chunk that is added to it."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await say(send, b"%d" % sum([len(piece) async for piece in pieces(receive)]))
-
-    async def story() -> tuple[float, bytes]:
-        raw = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-        raw += b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
-        async with Wire(app) as wire:
-            before_s = asyncio.get_running_loop().time()
-            wire.feed(*[raw[at : at + READ_BYTES] for at in range(0, len(raw), READ_BYTES)])
-            await wire.read(b"100000")
-            return asyncio.get_running_loop().time() - before_s, wire.received
-
-    _, raw = run(loop, story)
-    assert answers(raw)[0].body == b"100000"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prefork.errors import DrainedError
 from tests.wire.rig import answers, run
 from tests.wire.test_wsgi_rig import (
     GET,
@@ -399,3 +401,34 @@ def test_pipelined_requests_are_answered_in_order(loop: str, way: str) -> None:
         lambda: talk([b"".join(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in paths)], app, way),
     )
     assert [answer.body for answer in answers(raw)] == paths
+
+
+@pytest.mark.parametrize("error", [DrainedError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("shape", ["call", "piece"])
+def test_what_is_not_the_applications_goes_on(
+    loop: str, way: str, error: BaseException, shape: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process is told to leave: on its main thread that must not be taken for a mistake of the application."""
+    if way == "threads":
+        pytest.skip("the process is told on its main thread")
+
+    def pieces() -> Iterator[bytes]:
+        raise error
+        yield b""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if shape == "call":
+            raise error
+        start_response("200 OK", [PLAIN])
+        return Closing(pieces())
+
+    async def story() -> None:
+        async with WsgiWire(app, way) as wire:
+            with pytest.raises(type(error)):
+                wire.feed(GET)
+            assert asyncio.get_running_loop() is wire.loop
+            assert b" 500 " in await wire.read(b"\r\n\r\n")
+            assert not wire.engine.running
+
+    run(loop, story)
+    assert ("Traceback" in caplog.text) == isinstance(error, KeyboardInterrupt)
