@@ -48,6 +48,8 @@ class Start:
     generation: int
     inherited: tuple[int, ...] = ()
     """Descriptors that came by inheritance as well (start method "exec"): the worker closes them."""
+    entry: int | None = None
+    """The worker's record on the scoreboard, whose descriptor then comes behind the listeners'. None: it has none."""
 
 
 @dataclass(frozen=True, slots=True)

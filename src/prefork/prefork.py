@@ -48,11 +48,15 @@ from prefork.net.material import Clients, TLSBytes, TLSFiles, TLSMaterial
 from prefork.net.systemd import Notifier
 from prefork.observe import log
 from prefork.options import FleetOptions
+from prefork.scoreboard import Scoreboard
 from prefork.worker.job import Job
 from prefork.worker.orphans import drain_orphan
 from prefork.worker.serving import Served
 
 Addresses = str | Sequence[str]
+
+_MOST_PROCESSES = 1024
+"""Workers that the scoreboard has room for, those of a reload counted twice; 64 KiB. More than that do without."""
 
 
 @dataclass(kw_only=True)
@@ -232,6 +236,7 @@ class Prefork(FleetOptions):
                 logger=logger,
                 hooks=Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover),
                 means=means,
+                scoreboard=_scoreboard(logger),
             )
             left_open.callback(shell.close)
             name = getattr(self.server, "target", None)
@@ -284,6 +289,14 @@ class Prefork(FleetOptions):
             slots_open=slots,
             chance=random.getrandbits(32),
         )
+
+
+def _scoreboard(logger: Logger) -> Scoreboard | None:
+    try:
+        return Scoreboard.create(_MOST_PROCESSES)
+    except OSError as error:
+        logger.warning("workers share connections out by chance, for want of a shared page: %s", error)
+        return None
 
 
 def _pem(data: object) -> bytes:

@@ -21,9 +21,10 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 from prefork.errors import ConfigError
+from prefork.http.accepting import Acceptors, connection_limit
 from prefork.http.access import AccessLog
 from prefork.http.asgi import ASGIExchange
 from prefork.http.clock import Clock
@@ -41,13 +42,9 @@ from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_pool import ThreadPool
 from prefork.http.wsgi_threads import PooledWSGIExchange
 from prefork.net.material import TLSBytes, TLSFiles
-from prefork.net.sockets import backlog_of
 from prefork.net.tls import server_context
 
 Interface = Literal["asgi", "wsgi"]
-
-_TURNS_TO_SETTLE: Final = 3
-"""Turns of the loop from an accept to `connection_made`: two in asyncio, one in uvloop, and one to spare."""
 
 
 class HttpServer:
@@ -153,25 +150,23 @@ class HttpServer:
         drain_asked: asyncio.Event,
     ) -> None:
         loop = asyncio.get_running_loop()
-        connections: Connections[Any] = Connections(loop.time)
+        connections: Connections[Any] = Connections(loop.time, is_told_of_failures=True)
         clock = Clock(loop, connections)
         with self._engine(loop, clock, state) as engine:
-            accept = self._factory(engine, connections)
-            servers = []
+            acceptors = Acceptors(
+                connections,
+                self._factory(engine, connections),
+                limit=connection_limit(self._limits.connections),
+                entry=getattr(listeners[0], "entry", None),
+                context=context,
+                handshake_s=self._limits.head_s,
+            )
             try:
-                for listener in listeners:
-                    servers.append(await _listen(loop, accept, listener, context))  # noqa: PERF401  (closed below)
+                acceptors.start(listeners)
                 await drain_asked.wait()
-                for listener in listeners:
-                    loop.remove_reader(listener)  # does nothing on uvloop, whose servers are closed
                 _say_close(engine, connections)
-                # What was accepted in this very turn gets its transport in the next and its connection_made in the one
-                # after; a transport that is made for a closed server fails an assertion (CPython 3.11-3.13).
-                for _ in range(_TURNS_TO_SETTLE):
-                    await asyncio.sleep(0)
             finally:
-                for server in servers:
-                    server.close()
+                acceptors.stop()
             await connections.wait_empty(LINGER_S)
             for connection in list(connections):
                 connection.close_when_idle()
@@ -203,19 +198,12 @@ class HttpServer:
         """What makes a connection of our own for each that is accepted."""
         names, limits, site, log = NameCache(), self._limits, self._site, self._log
         if log is None:
-
-            def accept() -> HttpProtocol:
-                connection = HttpProtocol(engine, limits, connections, names, site)
-                connections.expect(connection)
-                return connection
-
-            return accept
+            return lambda: HttpProtocol(engine, limits, connections, names, site)
         engine.clock.others.append(log)
 
         def accept_logged() -> HttpProtocol:
             connection = LoggedHttpProtocol(engine, limits, connections, names, site)
             connection.log = log
-            connections.expect(connection)
             return connection
 
         return accept_logged
@@ -234,17 +222,3 @@ async def _rest(engine: Engine) -> None:
         at_rest = asyncio.Event()
         engine.on_rest = at_rest.set
         await at_rest.wait()
-
-
-async def _listen(
-    loop: asyncio.AbstractEventLoop, accept: Any, listener: socket.socket, context: ssl.SSLContext | None
-) -> asyncio.AbstractServer:
-    options: dict[str, Any] = {}
-    if context is not None:
-        # Without a bound of its own a peer that vanished holds the drain up for asyncio's 30 s.
-        options = {"ssl": context, "ssl_shutdown_timeout": LINGER_S}
-    backlog = backlog_of(listener)
-    server: asyncio.AbstractServer = await loop.create_server(
-        accept, sock=listener, backlog=backlog, **options
-    )
-    return server

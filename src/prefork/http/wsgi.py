@@ -25,7 +25,7 @@ from asyncio.events import _set_running_loop as set_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from prefork.errors import DrainedError
 from prefork.http.exchange import (
@@ -47,14 +47,12 @@ from prefork.http.wsgi_environ import beginning, environ_of, log_fields, set_ori
 from prefork.http.wsgi_file import FileWrapper
 from prefork.http.wsgi_head import compose, remembered
 from prefork.http.wsgi_input import MEMORY_BYTES, BodyBuffer
+from prefork.http.wsgi_pieces import check, joined, only
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 Write = Callable[[bytes], object]
 WSGIApplication = Callable[[Environ, Callable[..., Write]], Iterable[bytes]]
-
-_JOINED_BYTES: Final = 1024 * 1024
-"""The pieces of a list are joined up to this; above it the copy is dearer than a write for each."""
 
 
 class WSGIExchange(Exchange):
@@ -386,26 +384,3 @@ class WSGIExchange(Exchange):
                 logger.exception("the application raised while its answer was closed: %s", self.describe())
             except SystemExit:
                 logger.exception("the application called exit(): %s", self.describe())
-
-
-def joined(body: list[bytes] | tuple[bytes, ...]) -> list[bytes] | tuple[bytes, ...]:
-    """All pieces as one, if that is small; nothing is delayed by that, since all are there. Raises ResponseError."""
-    try:
-        if len(body) > 1 and sum(map(len, body)) <= _JOINED_BYTES:
-            return (b"".join(body),)
-    except TypeError as error:
-        raise ResponseError(f"the pieces of the body must be bytes: {error}") from error
-    return body
-
-
-def only(body: list[bytes] | tuple[bytes, ...]) -> bytes:
-    """The one piece that there is, or none. Raises ResponseError."""
-    piece = body[0] if body else b""
-    check(piece)
-    return piece
-
-
-def check(piece: object) -> None:
-    """Raise ResponseError for what is no piece of a body."""
-    if not isinstance(piece, bytes):
-        raise ResponseError(f"a piece of the body must be bytes, not {type(piece).__qualname__}")

@@ -34,9 +34,10 @@ from prefork.http.exchange import (
 from prefork.http.files import send_range
 from prefork.http.forwarded import Client
 from prefork.http.response import ResponseError
-from prefork.http.wsgi import Environ, WSGIExchange, check, joined, only
+from prefork.http.wsgi import Environ, WSGIExchange
 from prefork.http.wsgi_environ import beginning
 from prefork.http.wsgi_file import FileWrapper
+from prefork.http.wsgi_pieces import check, joined, only
 
 
 class PooledWSGIExchange(WSGIExchange):

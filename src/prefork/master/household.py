@@ -30,12 +30,14 @@ Source = Callable[[], Iterable[e.Event]]
 class Household:
     """All processes of one master. Used by its loop only."""
 
-    def __init__(self, strangers: Strangers) -> None:
+    def __init__(self, strangers: Strangers, give_back: Callable[[int], object] | None = None) -> None:
+        """`give_back` is told the scoreboard's record of each worker that is gone."""
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Kin] = {}
         self._zygotes: dict[int, Kin] = {}
         self._parked: dict[int, system.Process] = {}
         self._strangers = strangers
+        self._give_back = give_back
 
     def wait(self, timeout_s: float | None) -> Iterator[e.Event]:
         """Block until something happens or the time is over, then say what: asked-for things first."""
@@ -169,6 +171,8 @@ class Household:
         kin = self._children.pop(serial, None)
         if kin is not None:
             self._let_go(kin)
+            if kin.entry is not None and self._give_back is not None:
+                self._give_back(kin.entry)
 
     def _born(self, message: Forked) -> Iterator[e.Event]:
         kin = self._children.get(message.serial)

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefork import system
 from prefork.channel import Channel, Fork, Reopen, Start
-from prefork.contracts import CommandProducer, Logger, OnChildRecover, OnChildSpawn, OnMasterReady
+from prefork.contracts import CommandProducer, HasFileno, Logger, OnChildRecover, OnChildSpawn, OnMasterReady
 from prefork.errors import AddressError, ForkWithThreadsError, PreforkError
 from prefork.master import commands as c
 from prefork.master import events as e
@@ -25,6 +25,7 @@ from prefork.master.strangers import Strangers
 from prefork.master.upgrade import Upgrade
 from prefork.net.listeners import ListenerSet
 from prefork.net.systemd import Notifier
+from prefork.scoreboard import Scoreboard
 
 _SIGNALS = {
     Nudge.DRAIN: "SIGTERM",
@@ -71,6 +72,7 @@ class Shell:
         logger: Logger,
         hooks: Hooks,
         means: Means,
+        scoreboard: Scoreboard | None = None,
     ) -> None:
         self.listeners = listeners
         self.inbox = inbox
@@ -80,7 +82,8 @@ class Shell:
         self._notifier = notifier
         self._hooks = hooks
         self._means = means
-        self._household = Household(Strangers(0.0 if means.is_whole_program else None))
+        self._scoreboard = scoreboard
+        self._household = Household(Strangers(0.0 if means.is_whole_program else None), self._give_back)
         self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd)
         self._watchdog_due_s = system.now_s()
         self._household.watch(inbox.fileno(), FIRST, self._asked)
@@ -133,6 +136,8 @@ class Shell:
         self._upgrade.close()
         self._notifier.close()
         self.inbox.close()
+        if self._scoreboard is not None:
+            self._scoreboard.close()
         self.listeners.close()
 
     # -- what comes in ----------------------------------------------------------------------------
@@ -169,33 +174,48 @@ class Shell:
             kin.process.send(signal.Signals[_SIGNALS[command.nudge]])
 
     def _spawn(self, command: c.Spawn) -> Iterable[e.Event]:
-        start = Start(command.child, command.slot, command.generation)
+        entry = None if self._scoreboard is None else self._scoreboard.take()
+        start = Start(command.child, command.slot, command.generation, entry=entry)
         try:
-            listeners = self.listeners.for_slot(command.slot)
-            if self._means.uses_zygote:
-                self._household.expect_child(command.child, self._ask_for_fork(start, listeners))
-                return ()
-            kin = execute_worker(start, listeners, self._means.command_producer)
-        except (OSError, AddressError) as error:
-            return (e.SpawnFailed(command.child, str(error)),)
-        except PreforkError as error:
-            return (e.Broken(error), e.SpawnFailed(command.child, str(error)))
-        except ValueError as error:  # the slot below could not be opened yet
-            return (e.SpawnFailed(command.child, str(error)),)
-        return self._household.add_child(command.child, kin)
+            return self._start_worker(start)
+        except (
+            OSError,
+            PreforkError,
+            ValueError,
+        ) as error:  # ValueError: the slot below could not be opened yet
+            if entry is not None:
+                self._give_back(entry)
+            failed = e.SpawnFailed(command.child, str(error))
+            if isinstance(error, PreforkError) and not isinstance(error, AddressError):
+                return (e.Broken(error), failed)
+            return (failed,)
 
-    def _ask_for_fork(self, start: Start, listeners: Iterable[Any]) -> Kin:
+    def _start_worker(self, start: Start) -> Iterable[e.Event]:
+        listeners = self.listeners.for_slot(start.slot)
+        board = () if start.entry is None or self._scoreboard is None else (self._scoreboard,)
+        if self._means.uses_zygote:
+            self._household.expect_child(start.serial, self._ask_for_fork(start, (*listeners, *board)))
+            return ()
+        kin = execute_worker(start, listeners, self._means.command_producer, board)
+        return self._household.add_child(start.serial, kin)
+
+    def _give_back(self, entry: int) -> None:
+        """The worker of this record is gone, or never came to be."""
+        if self._scoreboard is not None:
+            self._scoreboard.give_back(entry)
+
+    def _ask_for_fork(self, start: Start, files: Iterable[HasFileno]) -> Kin:
         zygote = self._household.zygote(start.generation)
         assert zygote is not None
         ours, theirs = Channel.pair()
         with theirs:
             try:
-                ours.send(start, [sock.fileno() for sock in listeners])
+                ours.send(start, [file.fileno() for file in files])
                 zygote.channel.send(Fork(start.serial), [theirs.fileno()])
             except BaseException:
                 ours.close()
                 raise
-        return Kin(ours)
+        return Kin(ours, entry=start.entry)
 
     def _forget(self, command: c.Forget) -> None:
         self._household.drop_child(command.child)

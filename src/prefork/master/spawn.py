@@ -35,6 +35,8 @@ class Kin:
     has_spoken: bool = False
     is_foreign: bool = False
     """It was made by the program's own command producer, and may not know of channels."""
+    entry: int | None = None
+    """A worker's record on the scoreboard."""
 
     def close(self) -> None:
         self.channel.close()
@@ -106,22 +108,29 @@ def execute_zygote(generation: int) -> Kin:
             raise
 
 
-def execute_worker(start: Start, listeners: Sequence[HasFileno], producer: CommandProducer | None) -> Kin:
+def execute_worker(
+    start: Start,
+    listeners: Sequence[HasFileno],
+    producer: CommandProducer | None,
+    others: Sequence[HasFileno] = (),
+) -> Kin:
     """Start a worker that is a program of its own (seed). Raises OSError, CommandProducerError.
 
     Args:
         start: the worker's first message, without the inherited descriptors.
         listeners: the listening sockets of its slot.
         producer: the program's own way to start a command; None runs this program again.
+        others: what else comes with the first message, behind the listeners, and is not inherited.
     """
     ours, theirs = Channel.pair()
     with theirs:
         files: list[HasFileno] = [*listeners, theirs]
         inherited = tuple(x.fileno() for x in listeners)
         try:
-            ours.send(replace(start, inherited=inherited), inherited)
+            ours.send(replace(start, inherited=inherited), [*inherited, *(x.fileno() for x in others)])
             popen = _run_again(files) if producer is None else _produce(producer, files)
-            return Kin(ours, _hold_command(popen), is_foreign=producer is not None)
+            process = _hold_command(popen)
+            return Kin(ours, process, is_foreign=producer is not None, entry=start.entry)
         except BaseException:
             ours.close()
             raise

@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 from prefork import system
 from prefork.channel import BootFailed, Channel, Ready, Reopen, Start
 from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK, DrainedError
+from prefork.scoreboard import Entry
 from prefork.worker import leaving, signals
 from prefork.worker.job import Job, Service
 from prefork.worker.listener import Gate, Listener
@@ -85,10 +86,25 @@ class Worker:
     def _take_in(self, start: Start, fds: tuple[int, ...]) -> list[Listener]:
         if not fds:
             raise OSError("no descriptor is left to take the listeners in: raise RLIMIT_NOFILE")
+        entry: Entry | None = None
+        if start.entry is not None:
+            *listening, board = fds
+            fds = tuple(listening)
+            entry = self._join(board, start.entry)
         for inherited, own in zip(start.inherited, fds, strict=False):
             if inherited not in fds and _is_same(inherited, own):
                 os.close(inherited)
-        return [Listener(fd, self.gate) for fd in fds]
+        return [Listener(fd, self.gate, entry) for fd in fds]
+
+    def _join(self, board: int, index: int) -> Entry | None:
+        """Our record on the scoreboard. Serving goes on without: siblings then know nothing of us, nor we of them."""
+        try:
+            return Entry(board, index)
+        except (OSError, ValueError) as error:
+            self.job.report(f"this worker shares connections out by chance: {error}")
+            return None
+        finally:
+            os.close(board)
 
     def _serve(self, serve: Callable[[list[Listener]], Any], listeners: list[Listener]) -> None:
         result = serve(listeners)
