@@ -7,17 +7,22 @@ import http.client
 import json
 import re
 import shutil
-import socket
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import httpx
 import pytest
 import requests
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from tests.ecosystem.apps.http_rig import client_of, serving
+from tests.ecosystem.apps.http_rig import WORKERS, client_of, serving
 from tests.process.harness import Fleet
 
 WAYS = {
@@ -119,45 +124,253 @@ def test_aiohttp(fleet: Fleet) -> None:
     asyncio.run(story())
 
 
-def test_http_client_and_a_pipeline(fleet: Fleet) -> None:
-    """The standard library's client; then sixteen requests written at once, answered in their order."""
+def test_the_standard_library(fleet: Fleet) -> None:
+    """http.client: chunked both ways on one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", fleet.port, timeout=20)
     for _ in range(3):
         connection.request("POST", "/echo", body=iter([b"a", b"b"]), encode_chunked=True)
         assert connection.getresponse().read() == b"ab"
+        connection.request("GET", "/chunks/100000")
+        assert connection.getresponse().read() == bytes(100_000)
     connection.close()
-    with fleet.connect() as client:
-        bodies = [b"%d" % number * number for number in range(16)]
-        client.sendall(
-            b"".join(
-                b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-                for body in bodies
-            )
-        )
+
+
+def test_a_pipeline(fleet: Fleet) -> None:
+    """Two hundred requests written at once are answered in their order."""
+    bodies = [b"%d," % number * number for number in range(200)]
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    with fleet.connect() as client, client.makefile("rb") as stream, ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(client.sendall, b"".join(head % len(body) + body for body in bodies))
         for body in bodies:
-            response = http.client.HTTPResponse(client, method="POST")
-            fresh = client.makefile("rb") if not hasattr(client, "_shared") else None
-            response.fp = fresh or response.fp
-            response.close()
-            break
-    assert pipelined(fleet, bodies) == bodies
+            assert stream.readline().split()[1] == b"200"
+            fields = iter(stream.readline, b"\r\n")
+            lengths = [int(line[15:]) for line in fields if line.lower().startswith(b"content-length:")]
+            assert stream.read(lengths[0]) == body
+        writing.result()
 
 
-def pipelined(fleet: Fleet, bodies: list[bytes]) -> list[bytes]:
-    """What comes back for all of them, written at once."""
-    with fleet.connect() as client, client.makefile("rb") as stream:
-        client.sendall(
-            b"".join(
-                b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-                for body in bodies
-            )
+# -- curl ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curl:
+    """What curl has printed: the answer's head (the last, if there are several), and its body."""
+
+    heads: list[str]
+    body: bytes
+    connects: int
+    """How many connections it has opened."""
+
+
+@pytest.fixture
+def curl(fleet: Fleet, tmp_path: Path) -> Callable[..., Curl]:
+    """`curl("/path", *flags, content=…)`: run it once, for the fleet."""
+
+    def run(*arguments: str, content: bytes = b"") -> Curl:
+        urls = [fleet.url + each if each.startswith("/") else each for each in arguments]
+        command = [program("curl"), "-q", "-sS", "--noproxy", "*", "--max-time", "20", "-D", "heads"]
+        told = ["-o", "body", "-w", "%{num_connects}\\n", *urls]
+        (tmp_path / "body").write_bytes(b"")
+        ended = subprocess.run(
+            [*command, *told], input=content, capture_output=True, cwd=tmp_path, timeout=30, check=False
         )
-        found = []
-        for _ in bodies:
-            assert stream.readline() .split()[1] == b"200"
-            length = 0
-            while (line := stream.readline().lower()) != b"\r\n":
-                if line.startswith(b"content-length:"):
-                    length = int(line.split()[1])
-            found.append(stream.read(length))
-        return found
+        assert ended.returncode == 0, ended.stderr.decode()
+        heads = (tmp_path / "heads").read_bytes().decode().split("\r\n\r\n")[:-1]
+        return Curl(heads, (tmp_path / "body").read_bytes(), sum(map(int, ended.stdout.split())))
+
+    return run
+
+
+def test_curl_keeps_its_connection(curl: Callable[..., Curl]) -> None:
+    """Three requests by one curl are one connection."""
+    found = curl("/pid", "-o", "2", "/pid", "-o", "3", "/pid")
+    assert (len(found.heads), found.connects) == (3, 1)
+
+
+def test_curl_of_http_1_0(curl: Callable[..., Curl]) -> None:
+    """No chunks, and the close tells the end; it may ask for keep-alive."""
+    found = curl("--http1.0", "/chunks/100000")
+    assert found.body == bytes(100_000)
+    assert "transfer-encoding" not in found.heads[0].lower()
+    kept = curl("--http1.0", "-H", "Connection: keep-alive", "/pid", "-o", "2", "/pid")
+    assert kept.connects == 1
+
+
+def test_curl_expects_100(curl: Callable[..., Curl]) -> None:
+    """A large upload waits for its 100; then it comes back whole."""
+    found = curl(
+        "-H", "Expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@-", "/echo", content=MEGABYTE * 2
+    )
+    assert found.body == MEGABYTE * 2
+    assert [head.split()[1] for head in found.heads] == ["100", "200"]
+
+
+def test_curl_uploads_in_chunks(curl: Callable[..., Curl]) -> None:
+    flags = ("-H", "Transfer-Encoding: chunked", "-H", "Expect:", "--data-binary", "@-")
+    assert curl(*flags, "/echo", content=MEGABYTE).body == MEGABYTE
+    assert curl("-T", "-", "/echo", content=MEGABYTE).body == MEGABYTE
+
+
+def test_curl_head_and_range(curl: Callable[..., Curl]) -> None:
+    """-I gets the head alone; a range reaches the application, whose 206 comes back."""
+    found = curl("-I", "/bytes/1000")
+    assert "content-length: 1000" in found.heads[0].lower()
+    part = curl("-r", "10-19", "/range")
+    assert (part.heads[0].split()[1], part.body) == ("206", bytes(range(10, 20)))
+
+
+def test_curl_path_as_is(curl: Callable[..., Curl]) -> None:
+    """Dots are the application's to understand."""
+    found = json.loads(curl("--path-as-is", "/a/../b/./c//d?x=%2e").body)
+    assert (found["path"], found["query"]) == ("/a/../b/./c//d", "x=%2e")
+
+
+def test_curl_sends_cookies_and_many_headers(curl: Callable[..., Curl]) -> None:
+    many = [flag for number in range(80) for flag in ("-H", f"X-N{number}: {number}")]
+    found = json.loads(curl("-b", "a=b; c=d", *many, "/x").body)["headers"]
+    assert (found["cookie"], found["x-n79"]) == ("a=b; c=d", "79")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_curl_over_a_unix_socket(way: str, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with serving(*WAYS[way], bind=f"unix:{path}"):
+        command = [program("curl"), "-q", "-sS", "--unix-socket", str(path), "http://any/echo", "-d", "hello"]
+        assert subprocess.run(command, capture_output=True, timeout=30, check=True).stdout == b"hello"
+
+
+# -- load generators -----------------------------------------------------------------------------------
+
+
+def test_wrk_sees_no_error(fleet: Fleet) -> None:
+    """Sixty-four connections for two seconds."""
+    command = [program("wrk"), "-t2", "-c64", "-d2s", f"{fleet.url}/pid"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    assert int(re.findall(r"(\d+) requests in", said)[0]) > 100
+    assert "Socket errors" not in said
+    assert "Non-2xx" not in said
+
+
+def test_h2load_sees_no_error(fleet: Fleet) -> None:
+    """HTTP/1.1, sixteen deep."""
+    command = [program("h2load"), "--h1", "-n3000", "-c16", "-m16", f"{fleet.url}/bytes/5000"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True).stdout
+    assert "3000 succeeded, 0 failed, 0 errored, 0 timeout" in said
+
+
+# -- websockets ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sockets() -> Iterator[Fleet]:
+    with serving("http_plain:asgi", "--message-bytes", "2000000") as served:
+        yield served
+
+
+def dial(sockets: Fleet, **options: object) -> connect:
+    return connect(sockets.url.replace("http:", "ws:"), proxy=None, max_size=None, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("compression", ["deflate", None])
+def test_websockets(sockets: Fleet, compression: str | None) -> None:
+    """Text, bytes, fragments, pings; compressed, if the client offers it."""
+    with dial(sockets, compression=compression) as socket:
+        assert socket.response is not None
+        agreed = "permessage-deflate" in socket.response.headers.get("sec-websocket-extensions", "")
+        assert agreed is (compression == "deflate")
+        for message in ("", "é" * 100_000, b"", MEGABYTE, '{"a": "b"}' * 1000):
+            socket.send(message)
+            assert socket.recv() == message
+        socket.send(iter(["frag", "ments", " é"]))
+        assert socket.recv() == "fragments é"
+        assert socket.ping(b"x").wait(20)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
+def test_websockets_close_codes(sockets: Fleet, code: int) -> None:
+    """Told by the application, and by the client."""
+    with dial(sockets) as socket:
+        socket.send(f"close {code}")
+        with pytest.raises(ConnectionClosed):
+            socket.recv()
+        assert (socket.close_code, socket.close_reason) == (code, "as told")
+    with dial(sockets) as socket:
+        socket.close(code, "mine")
+        assert socket.protocol.close_rcvd is not None
+        assert socket.protocol.close_rcvd.code == code
+
+
+def test_a_message_beyond_the_limit_is_1009(sockets: Fleet) -> None:
+    with dial(sockets, compression=None) as socket:
+        socket.send(bytes(2_000_000))
+        assert socket.recv() == bytes(2_000_000)
+        with pytest.raises(ConnectionClosed):
+            socket.send(bytes(2_000_001))
+            socket.recv()
+        assert socket.close_code == 1009
+
+
+def test_aiohttp_as_websocket_client(sockets: Fleet) -> None:
+    async def story() -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(sockets.url, compress=15, max_msg_size=0) as socket,
+        ):
+            for size in (0, 10, 1000, 1_000_000):
+                await socket.send_str("x" * size)
+                assert await socket.receive_str() == "x" * size
+                await socket.send_bytes(bytes(size))
+                assert await socket.receive_bytes() == bytes(size)
+            await socket.close(code=4000)
+            assert socket.close_code == 4000
+
+    asyncio.run(story())
+
+
+# -- reload and stop -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Asker:
+    """Asks on kept connections, as fast as it is answered, until there is nobody to connect to."""
+
+    answered: int = 0
+    pids: set[str] = field(default_factory=set)
+    failed: list[Exception] = field(default_factory=list)
+
+    def run(self, fleet: Fleet, stop: threading.Event) -> None:
+        with client_of(fleet) as client:
+            while not stop.is_set():
+                try:
+                    answer = client.post("/pid", content=b"x" * 1000)
+                except httpx.ConnectError:
+                    return
+                except Exception as error:
+                    self.failed.append(error)
+                    return
+                assert answer.status_code == 200
+                self.answered += 1
+                self.pids.add(answer.text)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_request_fails_across_reloads_and_a_stop(way: str) -> None:
+    """Eight clients that reuse their connections through two HUPs and a TERM."""
+    stop = threading.Event()
+    with serving(*WAYS[way]) as fleet, ThreadPoolExecutor(8) as pool:
+        askers = [Asker() for _ in range(8)]
+        runs = [pool.submit(asker.run, fleet, stop) for asker in askers]
+        try:
+            for _ in range(2):
+                mark = fleet.mark()
+                fleet.signal(signal.SIGHUP)
+                fleet.wait_for_workers(WORKERS, since=mark)
+                fleet.wait_for_all(r"stopped: exit status 0", WORKERS, since=mark)
+            assert fleet.stop() == 0
+        finally:
+            stop.set()
+        for run in runs:
+            run.result()
+    assert [asker.failed for asker in askers] == [[]] * 8
+    assert all(asker.answered > 10 for asker in askers)
+    assert len(set().union(*(asker.pids for asker in askers))) == 3 * WORKERS

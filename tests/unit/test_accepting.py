@@ -61,7 +61,7 @@ class House:
         self.loop = loop
         self.connections: Connections[Any] = Connections(loop.time, is_told_of_failures=True)
         self.acceptors = Acceptors(
-            self.connections, lambda: Greeter(self.connections), **{"limit": 1000, **options}
+            self.connections, lambda _preface: Greeter(self.connections), **{"limit": 1000, **options}
         )
         self.listener = listener or socket.socket()
         self.listener.bind(("127.0.0.1", 0))
@@ -525,7 +525,7 @@ def test_a_factory_that_fails_harms_only_its_client(loop: str, caplog: pytest.Lo
         async with House() as house:
             good = house.acceptors._factory
 
-            def bad() -> asyncio.BaseProtocol:
+            def bad(_preface: object) -> asyncio.BaseProtocol:
                 raise RuntimeError("no memory")
 
             house.acceptors._factory = bad

@@ -45,7 +45,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, cast
 
 from prefork.http.connections import Connections
+from prefork.http.forwarded import TrustedProxies
 from prefork.http.limits import LINGER_S
+from prefork.http.prefaced import Porch
+from prefork.http.proxy_protocol import Preface
 from prefork.http.siblings import Siblings
 from prefork.scoreboard import Entry
 
@@ -95,7 +98,7 @@ _GONE: Final = frozenset(
 
 logger: Final = logging.getLogger("prefork.http")
 
-Factory = Callable[[], asyncio.BaseProtocol]
+Factory = Callable[[Preface | None], asyncio.BaseProtocol]
 
 
 def connection_limit(wanted: int) -> int:
@@ -115,7 +118,8 @@ class Acceptors:
 
     `connections` knows who is connected; `factory` makes a protocol that adds itself to it and takes itself out again.
     `entry` is this worker's record on the scoreboard, None where nobody else takes from the same queues. `limit` is the
-    most connections that may be open, those in a TLS handshake included, which may take `handshake_s` seconds.
+    most connections that may be open, those in a TLS handshake included, which may take `handshake_s` seconds. With
+    `proxies` every connection begins with the PROXY protocol, and they alone may bring it.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class Acceptors:
         entry: Entry | None = None,
         context: ssl.SSLContext | None = None,
         handshake_s: float = 10.0,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.is_full = False
@@ -143,6 +148,13 @@ class Acceptors:
                 "ssl_handshake_timeout": handshake_s,
                 "ssl_shutdown_timeout": LINGER_S,
             }
+        self._porch: Porch | None = None
+        self.receive: Callable[[int, int], object] = self.admit
+        """What is done with an accepted connection: its descriptor, and its address family."""
+        if proxies is not None:
+            self._porch = Porch(connections, self.admit, trusted=proxies, patience_s=handshake_s)
+            self.receive = self._porch.enter
+        self._preface: Preface | None = None
         self._acceptors: list[Acceptor] = []
         self._take_up: Any = self.loop.connect_accepted_socket
         self._latest: asyncio.BaseProtocol | None = None
@@ -166,14 +178,17 @@ class Acceptors:
         for acceptor in self._acceptors:
             acceptor.pause()
         self._acceptors.clear()
+        if self._porch is not None:
+            self._porch.close()
         self._connections.on_leave = None
         if self._entry is not None:
             self._entry.set_not_accepting()
 
     # -- the count --------------------------------------------------------------------------------
 
-    def admit(self, fd: int, family: int) -> None:
+    def admit(self, fd: int, family: int, preface: Preface | None = None) -> None:
         """Give an accepted connection to the loop, and its protocol the rest."""
+        self._preface = preface
         arrival = _Arrival(self, fd, family)
         sock = arrival if self._is_uvloop else socket.socket(family, socket.SOCK_STREAM, 0, fd)
         self._latest = None
@@ -198,7 +213,7 @@ class Acceptors:
         self.publish()
 
     def _make_protocol(self) -> asyncio.BaseProtocol:
-        protocol = self._factory()
+        protocol = self._factory(self._preface)
         self._connections.expect(protocol)
         self._latest = protocol
         return protocol
@@ -364,7 +379,7 @@ class Acceptor:
         except OSError as error:
             self._cannot(error)
             return False
-        self._house.admit(fd, self._family)
+        self._house.receive(fd, self._family)
         return True
 
     def _cannot(self, error: OSError) -> None:

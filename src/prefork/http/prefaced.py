@@ -15,8 +15,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
+from prefork.http.connections import Connections
 from prefork.http.forwarded import TrustedProxies
 from prefork.http.outside import address_of
 from prefork.http.proxy_protocol import Preface, PrefaceError, read_preface
@@ -32,27 +33,18 @@ Admit = Callable[[int, int, Preface], object]
 class Porch:
     """Where connections wait until their preface is read. Used on its loop only.
 
-    `patience_s` is how long each may take.
+    They count as `connections` meanwhile. `patience_s` is how long each may take.
     """
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        admit: Admit,
-        dismiss: Callable[[], object],
-        *,
-        trusted: TrustedProxies,
-        patience_s: float,
+        self, connections: Connections[Any], admit: Admit, *, trusted: TrustedProxies, patience_s: float
     ) -> None:
-        self._loop = loop
-        self._admit = admit
-        self._dismiss = dismiss
+        self.loop = asyncio.get_running_loop()
+        self.admit = admit
+        self.patience_s = patience_s
+        self._connections = connections
         self._trusted = trusted
-        self._patience_s = patience_s
         self._waiting: set[_Visitor] = set()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     def enter(self, fd: int, family: int) -> None:
         """Take over an accepted connection, and read its preface."""
@@ -62,15 +54,20 @@ class Porch:
             peer = address_of(sock.getpeername())
         except OSError:  # gone already
             sock.close()
-            self._dismiss()
             return
         if not self._trusted.trusts(peer[0] if peer else None):
             name = peer[0] if peer else "a Unix socket"
             logger.warning("%s is not among the trusted proxies: its connection is closed", name)
             sock.close()
-            self._dismiss()
             return
-        _Visitor(self, sock)
+        visitor = _Visitor(self, sock)
+        self._waiting.add(visitor)
+        self._connections.expect(visitor)
+
+    def left(self, visitor: _Visitor) -> None:
+        """It has been admitted, or closed."""
+        self._waiting.discard(visitor)
+        self._connections.give_up(visitor)
 
     def close(self) -> None:
         """Send away whoever has not said who it is."""
@@ -85,48 +82,37 @@ class _Visitor:
         self._porch = porch
         self._sock = sock
         self._read = b""
-        loop = porch._loop  # noqa: SLF001  (one idea in two classes)
-        self._timer = loop.call_later(
-            porch._patience_s,  # noqa: SLF001
-            self.leave,
-            "no PROXY preface came in time",
-        )
-        porch._waiting.add(self)  # noqa: SLF001
-        loop.add_reader(sock.fileno(), self._on_readable)
+        self._timer = porch.loop.call_later(porch.patience_s, self.leave, "no PROXY preface came in time")
+        porch.loop.add_reader(sock.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
         try:
             data = self._sock.recv(_PEEK_BYTES, socket.MSG_PEEK)
-        except BlockingIOError:
+            preface = read_preface(self._read + data)
+            if preface is None:  # all of it is preface
+                self._read += self._sock.recv(len(data))
+            else:
+                self._sock.recv(preface.size_bytes - len(self._read))
+        except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
+        except (OSError, PrefaceError) as error:
             self.leave(str(error))
             return
         if not data:
-            self.leave("it was closed within its PROXY preface")
-            return
-        try:
-            preface = read_preface(self._read + data)
-        except PrefaceError as error:
-            self.leave(str(error))
-            return
-        if preface is None:  # all of it is preface
-            self._read += self._sock.recv(len(data))
-            return
-        self._sock.recv(preface.size_bytes - len(self._read))
-        self._forget()
-        family = self._sock.family
-        self._porch._admit(self._sock.detach(), family, preface)  # noqa: SLF001
+            self.leave("it ended within its PROXY preface")
+        elif preface is not None:
+            self._forget()
+            family = self._sock.family
+            self._porch.admit(self._sock.detach(), family, preface)
+            self._porch.left(self)
 
     def leave(self, why: str) -> None:
         """Close it."""
         logger.warning("a connection was closed: %s", why)
         self._forget()
         self._sock.close()
-        self._porch._dismiss()  # noqa: SLF001
+        self._porch.left(self)
 
     def _forget(self) -> None:
-        porch = self._porch
         self._timer.cancel()
-        porch._loop.remove_reader(self._sock.fileno())  # noqa: SLF001
-        porch._waiting.discard(self)  # noqa: SLF001
+        self._porch.loop.remove_reader(self._sock.fileno())

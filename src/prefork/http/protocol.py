@@ -31,6 +31,7 @@ from prefork.http.files import Outlet, copy_file
 from prefork.http.forwarded import Origin, TrustedProxies, apply
 from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
 from prefork.http.outside import address_of, status_for
+from prefork.http.proxy_protocol import Preface
 from prefork.http.reader import RequestReader
 from prefork.http.request import NameCache
 from prefork.http.response import refusal
@@ -82,6 +83,7 @@ class HttpProtocol(asyncio.Protocol):
         "_names",
         "_outlet",
         "_phase",
+        "_preface",
         "_reader",
         "_refusal",
         "_scope",
@@ -109,6 +111,7 @@ class HttpProtocol(asyncio.Protocol):
         connections: Connections[HttpProtocol],
         names: NameCache,
         site: Site = Site(),
+        preface: Preface | None = None,
     ) -> None:
         self.engine = engine
         self.deadline_s = inf
@@ -119,6 +122,7 @@ class HttpProtocol(asyncio.Protocol):
         self._connections = connections
         self._names = names
         self._outlet: Outlet | None = None
+        self._preface = preface
         self._site = site
         self._phase = _NEW
         self._exchange: Exchange | None = None
@@ -146,16 +150,19 @@ class HttpProtocol(asyncio.Protocol):
     def _open(self) -> None:
         """Learn who is there, for all requests of this connection."""
         said = self._transport.get_extra_info
-        self.client = address_of(said("peername"))
+        client, server = address_of(said("peername")), address_of(said("sockname"), is_ours=True)
         tls = said("ssl_object")
-        self.scheme = "https" if tls else "http"
-        self.is_proxy_trusted = self._site.trusted.trusts(self.client[0] if self.client else None)
+        scheme = "https" if tls else "http"
+        preface = self._preface
+        if preface is not None and preface.source is not None:
+            host, port = preface.source
+            client = None if port is None else (host, port)  # the path of a Unix socket names no client
+            server = preface.destination
+            scheme = "https" if preface.is_tls else scheme
+        self.client, self.scheme = client, scheme
+        self.is_proxy_trusted = self._site.trusted.trusts(client[0] if client else None)
         self.template = self.engine.exchange.template(
-            scheme=self.scheme,
-            client=self.client,
-            server=address_of(said("sockname"), is_ours=True),
-            root_path=self._site.root_path,
-            tls=tls,
+            scheme=scheme, client=client, server=server, root_path=self._site.root_path, tls=tls
         )
         self._reader = RequestReader(self, self._limits, self._names)
 

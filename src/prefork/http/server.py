@@ -36,6 +36,7 @@ from prefork.http.limits import LINGER_S, HttpLimits
 from prefork.http.logged import LoggedHttpProtocol
 from prefork.http.options import HttpOptions
 from prefork.http.protocol import HttpProtocol, Site
+from prefork.http.proxy_protocol import Preface
 from prefork.http.request import NameCache
 from prefork.http.websocket import WebSocketProtocol
 from prefork.http.wsgi import WSGIExchange
@@ -160,6 +161,7 @@ class HttpServer:
                 entry=getattr(listeners[0], "entry", None),
                 context=context,
                 handshake_s=self._limits.head_s,
+                proxies=self._site.trusted if self._options.proxy_protocol else None,
             )
             try:
                 acceptors.start(listeners)
@@ -194,15 +196,17 @@ class HttpServer:
         finally:
             engine.pool.close()
 
-    def _factory(self, engine: Engine, connections: Connections[Any]) -> Callable[[], HttpProtocol]:
+    def _factory(
+        self, engine: Engine, connections: Connections[Any]
+    ) -> Callable[[Preface | None], HttpProtocol]:
         """What makes a connection of our own for each that is accepted."""
         names, limits, site, log = NameCache(), self._limits, self._site, self._log
         if log is None:
-            return lambda: HttpProtocol(engine, limits, connections, names, site)
+            return lambda preface: HttpProtocol(engine, limits, connections, names, site, preface)
         engine.clock.others.append(log)
 
-        def accept_logged() -> HttpProtocol:
-            connection = LoggedHttpProtocol(engine, limits, connections, names, site)
+        def accept_logged(preface: Preface | None) -> HttpProtocol:
+            connection = LoggedHttpProtocol(engine, limits, connections, names, site, preface)
             connection.log = log
             return connection
 
