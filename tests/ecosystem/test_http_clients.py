@@ -338,15 +338,20 @@ class Asker:
     pids: set[str] = field(default_factory=set)
     failed: list[Exception] = field(default_factory=list)
 
-    def run(self, fleet: Fleet, stop: threading.Event) -> None:
+    def run(self, fleet: Fleet, is_stopping: threading.Event) -> None:
+        opened: list[str] = []
         with client_of(fleet) as client:
-            while not stop.is_set():
+            while True:
+                opened.clear()
                 try:
-                    answer = client.post("/pid", content=b"x" * 1000)
-                except httpx.ConnectError:
-                    return
+                    answer = client.post(
+                        "/pid", content=b"x" * 1000, extensions={"trace": lambda name, _: opened.append(name)}
+                    )
                 except Exception as error:
-                    self.failed.append(error)
+                    # What was still in the queue of a listener that is closed is reset by the kernel: as good as refused.
+                    is_fresh = "connection.connect_tcp.started" in opened
+                    if not (is_stopping.is_set() and is_fresh):
+                        self.failed.append(error)
                     return
                 assert answer.status_code == 200
                 self.answered += 1
@@ -356,21 +361,22 @@ class Asker:
 @pytest.mark.parametrize("way", WAYS)
 def test_no_request_fails_across_reloads_and_a_stop(way: str) -> None:
     """Eight clients that reuse their connections through two HUPs and a TERM."""
-    stop = threading.Event()
+    is_stopping = threading.Event()
     with serving(*WAYS[way]) as fleet, ThreadPoolExecutor(8) as pool:
         askers = [Asker() for _ in range(8)]
-        runs = [pool.submit(asker.run, fleet, stop) for asker in askers]
+        runs = [pool.submit(asker.run, fleet, is_stopping) for asker in askers]
         try:
             for _ in range(2):
                 mark = fleet.mark()
                 fleet.signal(signal.SIGHUP)
                 fleet.wait_for_workers(WORKERS, since=mark)
                 fleet.wait_for_all(r"stopped: exit status 0", WORKERS, since=mark)
-            assert fleet.stop() == 0
         finally:
-            stop.set()
+            is_stopping.set()
+            status = fleet.stop()
         for run in runs:
             run.result()
+    assert status == 0
     assert [asker.failed for asker in askers] == [[]] * 8
     assert all(asker.answered > 10 for asker in askers)
     assert len(set().union(*(asker.pids for asker in askers))) == 3 * WORKERS

@@ -137,7 +137,7 @@ class ASGIExchange(Exchange):
         try:
             await self.connection.engine.app(self.scope, self.receive, self.send)
             if self.stage != COMPLETE and not self.is_disconnected:
-                logger.error("the application returned before its answer was complete: %s", self.describe())
+                self._leave_off()
         except ClientDisconnectedError:
             logger.debug("the client left: %s", self.describe())
         except Exception:
@@ -151,6 +151,14 @@ class ASGIExchange(Exchange):
                 self.give_up()
             if self.task is not None:
                 self.connection.engine.ended(self)
+
+    def _leave_off(self) -> None:
+        """The application has returned without a whole answer."""
+        if self.is_half_closed:  # it was told that nobody is there
+            self.disconnect()
+            self.connection.abort()
+        else:
+            logger.error("the application returned before its answer was complete: %s", self.describe())
 
     def be_http_1_0(self) -> None:
         Exchange.be_http_1_0(self)

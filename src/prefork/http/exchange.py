@@ -217,9 +217,14 @@ class Exchange:
                 self.connection.write(CONTINUE)
 
     def send_early_hint(self, links: Any) -> None:
-        """103 with `link` headers (RFC 8297). HTTP/1.0 has no interim answers: nothing is sent. Raises ResponseError."""
+        """103 with `link` headers (RFC 8297). HTTP/1.0 has no interim answers: nothing is sent.
+
+        Raises ResponseError, ClientDisconnectedError.
+        """
         if self.stage >= HEAD_SENT:
             raise ResponseError("an early hint was sent after the head of the answer")
+        if self.is_disconnected:
+            raise ClientDisconnectedError
         hint = early_hint(links)
         if not self.is_http_1_0:
             self.connection.write(hint)
@@ -260,7 +265,9 @@ class Exchange:
 
     def _close_line(self, flags: int) -> bytes:
         """The connection header that this answer needs, if any; decides whether the connection stays."""
-        if flags & WANTS_CLOSE or self.expects_continue:
+        if flags & WANTS_CLOSE or (
+            self.expects_continue and not self.body_bytes and not self.is_body_complete
+        ):
             # The client may send its body or not, now that it gets no 100: the next byte has no certain meaning.
             self.keep_alive = False
         if not self.keep_alive:
