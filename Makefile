@@ -3,6 +3,7 @@
 #
 #   make run                 serve examples/asgi_hello.py      PORT=8080 or BIND=127.0.0.1:8080
 #   make test                the whole suite                   ARGS="-k reload"
+#   make bench               ourselves beside our peers        ARGS=--quick
 #   make lint types imports  ruff, mypy, import-linter
 #   PYTHON=python3.13 VENV=.venv-3.13 make test                another interpreter
 
@@ -23,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	if $$p $(is_new_enough); then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench test lint format types imports check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision test lint format types imports check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -35,7 +36,12 @@ run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(TEST_STAMP) ## measure the supervisor beside gunicorn and uvicorn (ARGS="--quick kills")
+bench: bench-http bench-supervision ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
+
+bench-http: $(TEST_STAMP) ## the HTTP server alone: needs wrk, and golang and nginx for those two
+	$(BIN)/python -m benchmarks.http $(ARGS)
+
+bench-supervision: $(TEST_STAMP) ## the supervisor alone (ARGS="--quick kills")
 	$(BIN)/python -m benchmarks.supervision $(ARGS)
 
 lint: $(TEST_STAMP) ## ruff: rules and format

