@@ -46,7 +46,11 @@ def upload() -> dict[str, Any]:
 
 SAME: dict[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
     "a view": ("GET", "/?a=b&c=%C3%BC", lambda: {"headers": {"x-own": "1"}}),
-    "an etag": ("GET", "/name/x", lambda: {"headers": {"if-none-match": '"9dd4e461268c8034f5c8564e155c67a6"'}}),
+    "an etag": (
+        "GET",
+        "/name/x",
+        lambda: {"headers": {"if-none-match": '"9dd4e461268c8034f5c8564e155c67a6"'}},
+    ),
     "an upload": ("POST", "/upload", upload),
     "a raw body": ("POST", "/raw", lambda: {"content": b"x" * 1_000_000}),
     "an empty body": ("POST", "/raw", dict),
@@ -77,7 +81,7 @@ def test_an_answer_is_the_same_as_under_its_peer(
 
 
 def test_head_is_get_without_its_body(client: httpx.Client) -> None:
-    """waitress sends the body; so this is held against GET."""
+    """Held against GET, since waitress sends the body."""
     got, asked = client.get("/stream"), client.head("/stream")
     assert (asked.status_code, asked.content) == (got.status_code, b"")
     assert asked.headers["content-type"] == got.headers["content-type"]
@@ -119,9 +123,7 @@ def test_a_session_is_kept_in_its_cookie(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1000, 3_000_000])
-def test_a_file_is_sent_whole(
-    size: int, clients: tuple[httpx.Client, httpx.Client], tmp_path: Path
-) -> None:
+def test_a_file_is_sent_whole(size: int, clients: tuple[httpx.Client, httpx.Client], tmp_path: Path) -> None:
     """FileResponse, which is `wsgi.file_wrapper` over WSGI: as under the peer, GET and HEAD."""
     content = bytes(number % 251 for number in range(size))
     (tmp_path / "file").write_bytes(content)

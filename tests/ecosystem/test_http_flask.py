@@ -65,9 +65,7 @@ SAME: dict[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_an_answer_is_the_same_as_under_waitress(
-    name: str, client: httpx.Client, peer: httpx.Client
-) -> None:
+def test_an_answer_is_the_same_as_under_waitress(name: str, client: httpx.Client, peer: httpx.Client) -> None:
     """Status, headers and body, of whatever Flask answers."""
     method, path, options = SAME[name]
     first, second = (heard(each.request(method, path, **options()), but="allow") for each in (client, peer))

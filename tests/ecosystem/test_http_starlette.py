@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from signal import SIGHUP
 
 import httpx
 import pytest
@@ -102,8 +103,6 @@ def test_a_stop_finishes_requests_and_restarts_websockets() -> None:
 
 def test_a_reload_leaves_a_websocket_for_a_client_to_dial_anew(ours: Fleet) -> None:
     """HUP: 1012 for those connected, and a new connection is served by a new worker."""
-    from signal import SIGHUP
-
     with serving(APP) as fleet:
         before = set(fleet.workers())
         with dial(fleet, "/echo") as socket:

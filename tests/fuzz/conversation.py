@@ -199,11 +199,17 @@ class Talker:
         self.escaped: list[Any] = []
         self.logged: list[logging.LogRecord] = []
         self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
-        handler = logging.Handler(logging.ERROR)
-        handler.emit = self.logged.append  # type: ignore[method-assign]
-        logger = logging.getLogger("prefork.http")
-        logger.addHandler(handler)
-        logger.propagate = False
+        self._handler = logging.Handler(logging.ERROR)
+        self._handler.emit = self.logged.append  # type: ignore[method-assign]
+        self._logger = logging.getLogger("prefork.http")
+        self._logger.addHandler(self._handler)
+        self._logger.propagate = False
+
+    def close(self) -> None:
+        """Leave loop and log as they were."""
+        self._logger.removeHandler(self._handler)
+        self._logger.propagate = True
+        self.loop.close()
 
     @property
     def is_busy(self) -> bool:

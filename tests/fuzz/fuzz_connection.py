@@ -52,9 +52,13 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="how long; default: %(default)s")
-    parser.add_argument("--corpus", type=Path, help="folder of inputs that were interesting; kept, and added to")
+    parser.add_argument(
+        "--corpus", type=Path, help="folder of inputs that were interesting; kept, and added to"
+    )
     parser.add_argument("--crashes", type=Path, default=Path(), help="folder for what breaks; default: here")
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices; default: another each time")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random choices; default: another each time"
+    )
     parser.add_argument("files", nargs="*", help="inputs to try once")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,9 @@ from tests.fuzz.trial import WEBSOCKET, Trial
 from tests.wire.strategies import BODIES, HEADERS, TARGETS, UPGRADE, frame, request
 
 WORDS: Final = (
-    *(b"GET POST HEAD OPTIONS PUT BREW CONNECT PRI HTTP/1.1 HTTP/1.0 HTTP/2.0 :// http://a/ * % %2F # ? \\".split()),
+    *(
+        b"GET POST HEAD OPTIONS PUT BREW CONNECT PRI HTTP/1.1 HTTP/1.0 HTTP/2.0 :// http://a/ * % %2F # ? \\".split()
+    ),
     b"\r\n",
     b"\r\n\r\n",
     b"\n",
@@ -32,6 +34,9 @@ WORDS: Final = (
     b"Connection: keep-alive\r\n",
     b"Connection: Upgrade\r\n",
     b"Upgrade: websocket\r\n",
+    b"X-Forwarded-For: ",
+    b"X-Forwarded-Proto: https",
+    b"Forwarded: for=",
     b"0\r\n\r\n",
     b"3\r\nabc\r\n",
     b";a=b",
@@ -64,6 +69,7 @@ def planned(data: bytes) -> Trial | None:
             drains=bool(flags & 32) and served != WEBSOCKET,
         ),
         has_small_limits=bool(flags & 64),
+        deflates=bool(flags & 128),
     )
 
 
@@ -109,4 +115,5 @@ def seeds() -> Iterator[bytes]:
     for stream in frames():
         yield bytes((3, 0, 0)) + stream
         yield bytes((3, 5, 1, 30)) + stream
+        yield bytes((3, 128, 1, 30)) + stream
         yield bytes((0, 0, 0)) + UPGRADE + stream

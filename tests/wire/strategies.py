@@ -7,7 +7,18 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-METHODS: Final = (b"GET", b"POST", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"BREW", b"get", b"PRI")
+METHODS: Final = (
+    b"GET",
+    b"POST",
+    b"HEAD",
+    b"OPTIONS",
+    b"PUT",
+    b"DELETE",
+    b"PROPFIND",
+    b"BREW",
+    b"get",
+    b"PRI",
+)
 TARGETS: Final = (
     b"/",
     b"/a/b?c=d&e",
@@ -24,7 +35,7 @@ TARGETS: Final = (
     b"/\xc3\xa9",
     b"",
     b"/a b",
-    b"/[]{}|\\^`\"<>",
+    b'/[]{}|\\^`"<>',
     b"/pppa",
     b"/cpr",
     b"/wnm",
@@ -61,6 +72,10 @@ HEADERS: Final = (
     b"Host: a b",
     b"TE: trailers",
     b"X-Forwarded-For: 1.2.3.4",
+    b"X-Forwarded-For: 127.0.0.1, 8.8.8.8:5, [::1]:6",
+    b"X-Forwarded-Proto: https",
+    b'Forwarded: for="[::1]:8";proto=https;host=x, for=127.0.0.1;by=_a',
+    b'Forwarded: for="',
     b"X_Under: 1",
     b"Proxy: x",
     b"Cookie: a=b",
@@ -96,6 +111,9 @@ BODIES: Final = (
 UPGRADE: Final = (
     b"GET /w HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+UPGRADE_DEFLATE: Final = (
+    UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
 )
 
 
@@ -161,7 +179,9 @@ def frame_streams(draw: st.DrawFn) -> bytes:
         st.binary(max_size=8), st.text(max_size=4).map(str.encode), st.sampled_from([b"\x03\xe8", b"x" * 130])
     )
     first = st.sampled_from([0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8A, 0xC1, 0x83, 0x08])
-    stream = b"".join(draw(st.lists(st.builds(frame, first, payload, st.binary(min_size=4, max_size=4)), max_size=5)))
+    stream = b"".join(
+        draw(st.lists(st.builds(frame, first, payload, st.binary(min_size=4, max_size=4)), max_size=5))
+    )
     return stream[: draw(st.integers(0, len(stream)))] if draw(st.booleans()) else stream
 
 

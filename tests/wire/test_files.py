@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -315,6 +317,28 @@ def test_a_file_that_is_cut_while_it_is_sent(loop: str, path: Path) -> None:
     assert [type(error) for error in errors] == [ResponseError]
 
 
+@pytest.mark.parametrize("is_tls", [True, False])
+def test_an_answer_that_only_its_close_would_end(loop: str, path: Path, *, is_tls: bool) -> None:
+    """To a client of HTTP/1.0 a close says that the answer is whole: one that is not is reset (RFC 9112 §8, TLS: §9.8)."""
+    filled(path, SMALL)
+    pair = Pair()
+    errors: list[Any] = []
+
+    async def story() -> None:
+        with path.open("rb") as file:
+            app = sending(body(b"before", more=True), piece(file, count=LARGE), errors=errors)
+            async with (
+                served(HttpServer(app_without_lifespan(app)), pair.server() if is_tls else None) as port,
+                connected(port, pair.client() if is_tls else None) as (reader, writer),
+            ):
+                writer.write(GET_1_0)
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+
+    run(loop, story)
+    assert [type(error) for error in errors] == [ResponseError]
+
+
 @pytest.mark.parametrize("kind", ["path", "file"])
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_file_out_of_order(loop: str, path: Path, kind: str, size: int) -> None:
@@ -524,6 +548,18 @@ def test_a_client_over_the_network_that_leaves(
     run(loop, story)
     assert [type(error) for error in errors] == [ClientDisconnectedError]
     assert not caplog.records
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    port: int, context: ssl.SSLContext | None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    name = "localhost" if context else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
 
 
 def app_without_lifespan(app: Any) -> Any:

@@ -19,8 +19,6 @@ from tests.wire.rig import LOOPS, Pair, Wire, answers, run, served
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
-Told = tuple[Any, str, bytes]
-"""Client, scheme and host of a scope."""
 
 X_ALL = b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n"
 FORWARDED = b"Forwarded: for=1.2.3.4;proto=https;host=b\r\n"

@@ -186,7 +186,7 @@ class ASGIExchange(Exchange):
         if not self._is_body_taken:
             if not self.body and not self.is_body_complete and not self._is_over():
                 await self._wait_for_body()
-            if not self._is_over():
+            if not self._is_over() or self._is_body_left():
                 body, self.body = self.body, b""
                 if self.is_body_complete:
                     self._is_body_taken = True
@@ -199,6 +199,15 @@ class ASGIExchange(Exchange):
 
     def _is_over(self) -> bool:
         return self.is_disconnected or self.is_half_closed or self.stage == COMPLETE
+
+    def _is_body_left(self) -> bool:
+        """The client has ended its side behind the whole body, and still listens: it is to be answered."""
+        return (
+            self.is_half_closed
+            and self.is_body_complete
+            and not self.is_disconnected
+            and self.stage != COMPLETE
+        )
 
     async def _wait_for_body(self) -> None:
         self.send_continue()

@@ -329,7 +329,6 @@ class Exchange:
             self._count(count, is_last=is_last)
         self.connection.write(head)
         self.stage = HEAD_SENT
-        self.sent_bytes += 0 if self.is_bodiless else count
         return end
 
     def end_file(self, end: bytes, *, is_last: bool) -> None:

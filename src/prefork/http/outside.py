@@ -1,7 +1,10 @@
-"""What comes from outside, in our words: an address as ASGI wants it, a parser's complaint as a status."""
+"""What is outside, in our words: an address as ASGI wants it, a parser's complaint as a status, the end of a connection."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 from typing import Any, Final
 
 import httptools
@@ -11,6 +14,23 @@ from prefork.http.exchange import logger
 _H2_PREFACE: Final = "Pause on PRI/Upgrade"
 _BAD_VERSION: Final = "Invalid HTTP version"
 """llhttp's reasons that are about the version."""
+
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER (socket(7)): on, for no time."""
+
+_OF_TCP: Final = (socket.AF_INET, socket.AF_INET6)
+
+
+def reset_on_close(transport: asyncio.BaseTransport) -> None:
+    """Have the close reset the connection, which otherwise ends as if all were said.
+
+    A client that waits for the close as the end of its answer would take a part for the whole (RFC 9112 §8); and the
+    kernel would go on offering the rest to one that takes nothing. Does nothing for what is no socket of TCP's.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.fileno() >= 0 and connection.family in _OF_TCP:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def address_of(address: Any, *, is_ours: bool = False) -> tuple[str, int | None] | None:

@@ -30,7 +30,7 @@ from prefork.http.exchange import COMPLETE, HEAD_SENT, Exchange
 from prefork.http.files import Outlet, copy_file
 from prefork.http.forwarded import Origin, TrustedProxies, apply
 from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
-from prefork.http.outside import address_of, status_for
+from prefork.http.outside import address_of, reset_on_close, status_for
 from prefork.http.proxy_protocol import Preface
 from prefork.http.reader import RequestReader
 from prefork.http.request import NameCache
@@ -377,13 +377,13 @@ class HttpProtocol(asyncio.Protocol):
             if incoming in self._reader.queue:
                 self._reader.queue.remove(incoming)
             elif incoming is self._exchange:
-                self._exchange = None
                 incoming.disconnect()
-                if incoming.stage == COMPLETE:
-                    self._finish(is_lingering=True)
-                    return
                 if incoming.stage == HEAD_SENT:
                     self.abort()
+                    return
+                self._exchange = None
+                if incoming.stage == COMPLETE:
+                    self._finish(is_lingering=True)
                     return
         self._refusal = status
 
@@ -468,9 +468,12 @@ class HttpProtocol(asyncio.Protocol):
         transport = self._transport
         socket = transport.get_extra_info("socket")
         if socket is None or transport.get_extra_info("sslcontext"):
+            if self._exchange is not None:
+                self._exchange.sent_bytes += count
             return await copy_file(self, fd, offset, count)
         transport.set_write_buffer_limits(0)
         await self.writable()
+        exchange = self._exchange
         sent = 0
         outlet = self._outlet = Outlet(self.engine.loop, socket.fileno())
         try:
@@ -483,6 +486,8 @@ class HttpProtocol(asyncio.Protocol):
                     await outlet.wait()
                 else:
                     sent += taken
+                    if exchange is not None:
+                        exchange.sent_bytes += taken
                     await asyncio.sleep(0)  # a client as fast as we must not keep the others waiting
         except ConnectionError:
             self.is_closed = True  # the transport will say so, too
@@ -507,6 +512,7 @@ class HttpProtocol(asyncio.Protocol):
     def abort(self) -> None:
         self._phase = _CLOSING
         self._is_plain = False
+        reset_on_close(self._transport)
         self._transport.abort()
 
     # -- time and leaving --------------------------------------------------------------------------
@@ -545,7 +551,7 @@ class HttpProtocol(asyncio.Protocol):
             else:
                 self.abort()
         elif self._phase >= _LINGERING:
-            self.abort()
+            self._transport.abort()  # all is sent, and may be on its way yet
         elif exchange is None:
             if self._phase == _IN_HEAD:
                 self._refuse(408)

@@ -158,6 +158,15 @@ def trailer_section(headers: Iterable[Iterable[Any]]) -> bytes:
 def refusal(status: int, date_line: bytes) -> bytes:
     """A whole answer of the server's own, after which it closes."""
     line = STATUS_LINES[status]
-    text = line[len(b"HTTP/1.1 ") :] + b"\n"
+    text = _refusal_text(status)
     head = b"\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return line + date_line + head % len(text) + text
+
+
+def refusal_bytes(status: int) -> int:
+    """How long the body of a `refusal` is."""
+    return len(_refusal_text(status))
+
+
+def _refusal_text(status: int) -> bytes:
+    return STATUS_LINES[status][len(b"HTTP/1.1 ") :] + b"\n"

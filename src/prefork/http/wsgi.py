@@ -249,7 +249,7 @@ class WSGIExchange(Exchange):
                     self.send_piece(only(body), is_last=True)
                     self._end()
                     return
-            self._pieces = context.run(iter, body)
+            context.run(self._iterate, body)
             if context.run(self._advance):
                 if self.stage != COMPLETE:
                     self._go_on(self._send_rest(), context)
@@ -261,6 +261,14 @@ class WSGIExchange(Exchange):
             self.failed(error, context)
         else:
             self._end(context)
+
+    def _iterate(self, body: Iterable[bytes]) -> None:
+        """Ask for the pieces, as if no loop ran: an iterable may do all of its work here. Raises whatever it raises."""
+        set_running_loop(None)
+        try:
+            self._pieces = iter(body)
+        finally:
+            set_running_loop(self.connection.engine.loop)
 
     def _advance(self) -> bool:
         """Send the next piece that is not empty; False if there is none. Raises whatever the application raises."""

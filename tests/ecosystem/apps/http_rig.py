@@ -25,9 +25,7 @@ _BODILESS = (204, 304)
 
 
 @contextlib.contextmanager
-def serving(
-    app: str, *flags: str, bind: str = "127.0.0.1:0", workers: int = WORKERS
-) -> Iterator[Fleet]:
+def serving(app: str, *flags: str, bind: str = "127.0.0.1:0", workers: int = WORKERS) -> Iterator[Fleet]:
     """`prefork APP` , its workers ready; ended by TERM at the end, which must be a clean one."""
     command = (app, "--bind", bind, "--workers", str(workers), "--app-dir", str(APPS), *flags)
     with Fleet.command(*command) as fleet:

@@ -33,7 +33,7 @@ async def breaks(_request: Request) -> StreamingResponse:
 async def waits(request: Request) -> PlainTextResponse:
     """Until the client has left."""
     os.write(2, b"starlette: waiting\n")
-    while not await request.is_disconnected():
+    while not await request.is_disconnected():  # noqa: ASYNC110  (as applications do it)
         await asyncio.sleep(0.01)
     os.write(2, b"starlette: it has left\n")
     return PlainTextResponse("nobody reads this")
