@@ -200,7 +200,7 @@ class Talker:
         self.logged: list[logging.LogRecord] = []
         self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
         self._handler = logging.Handler(logging.ERROR)
-        self._handler.emit = self.logged.append  # type: ignore[method-assign]
+        self._handler.emit = self.logged.append  # type: ignore[method-assign,assignment]
         self._logger = logging.getLogger("prefork.http")
         self._logger.addHandler(self._handler)
         self._logger.propagate = False

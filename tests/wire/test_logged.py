@@ -429,7 +429,7 @@ def test_who_keeps_no_log_does_not_pay_for_it(loop: str, tmp_path: Path, *, is_o
         server.prepare()
         connections: Connections[Any] = Connections(asyncio.get_running_loop().time)
         clock = Clock(asyncio.get_running_loop(), connections)
-        made = server._factory(Engine(echo, asyncio.get_running_loop(), clock, {}), connections)()
+        made = server._factory(Engine(echo, asyncio.get_running_loop(), clock, {}), connections)(None)
         if server._log is not None:
             server._log.close()
         return type(made)
