@@ -18,6 +18,7 @@ from prefork.http.connections import Connections
 from prefork.http.engine import Engine
 from prefork.http.exchange import Exchange
 from prefork.http.limits import HttpLimits
+from prefork.http.logged import LoggedHttpProtocol
 from prefork.http.protocol import HttpProtocol
 from prefork.http.request import NameCache
 from prefork.http.websocket import WebSocketProtocol
@@ -46,6 +47,8 @@ class Heard:
     raw: bytes = b""
     """All that the connection has written."""
     requests: list[Request] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
+    """The statuses that a log was told, if there was one."""
     messages: list[str | bytes] = field(default_factory=list)
     """Of WebSockets."""
     end: tuple[int, str] | None = None
@@ -187,6 +190,25 @@ class Wire:
         return not self._pending
 
 
+class Log:
+    """An access log that keeps the statuses."""
+
+    def __init__(self, heard: Heard) -> None:
+        self._heard = heard
+
+    def record(self, host: Any, method: Any, target: Any, version: Any, status: Any, *rest: Any) -> None:
+        """As `AccessLog` has it."""
+        size, headers, scheme, began_s = rest
+        assert isinstance(method, str)
+        assert isinstance(target, bytes)
+        assert version in ("1.0", "1.1")
+        assert scheme in ("http", "https")
+        assert size >= 0
+        assert began_s > 0
+        assert all(isinstance(name, bytes) and isinstance(value, bytes) for name, value in headers)
+        self._heard.records.append(status)
+
+
 App = Callable[[Heard], Any]
 """Makes an application that writes down what it is given."""
 
@@ -222,7 +244,14 @@ class Talker:
         self.loop.run_forever()
 
     def hold(
-        self, app: App, exchange: type[Exchange], limits: HttpLimits, course: Course, *, websocket: bool
+        self,
+        app: App,
+        exchange: type[Exchange],
+        limits: HttpLimits,
+        course: Course,
+        *,
+        websocket: bool,
+        is_logged: bool = False,
     ) -> Heard:
         """Feed all of `course` to a new connection: what came of it. Raises what the connection raises."""
         heard = Heard()
@@ -232,7 +261,10 @@ class Talker:
         if websocket:
             engine.websocket = WebSocketProtocol
         wire = Wire(self.loop, heard, is_slow=course.is_slow)
-        wire.protocol = HttpProtocol(engine, limits, connections, NameCache())
+        kind = LoggedHttpProtocol if is_logged else HttpProtocol
+        wire.protocol = kind(engine, limits, connections, NameCache())
+        if is_logged:
+            wire.protocol.log = Log(heard)
         self._call(lambda: wire.protocol.connection_made(cast(Any, wire)))
         self._feed(wire, engine, course)
         self._settle(wire)

@@ -70,6 +70,7 @@ def planned(data: bytes) -> Trial | None:
         ),
         has_small_limits=bool(flags & 64),
         deflates=bool(flags & 128),
+        is_logged=bool(data[0] & 4) and served != WEBSOCKET,
     )
 
 
@@ -111,6 +112,7 @@ def seeds() -> Iterator[bytes]:
         for target in range(3):
             yield bytes((target, 0, 0)) + stream
         yield bytes((0, 3, 2, 80, 160)) + stream
+        yield bytes((5, 0, 0)) + stream
         yield bytes((1, 0x3C, 1, 128)) + stream
     for stream in frames():
         yield bytes((3, 0, 0)) + stream

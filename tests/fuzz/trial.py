@@ -30,6 +30,8 @@ _REFUSAL: Final = re.compile(
     rb"content-length: \d+\r\nconnection: close\r\n\r\n[^\n]+\n\Z"
 )
 """Of a request with two mistakes, which of them is told may depend on how it came."""
+_CLIENT_LEFT: Final = 499
+"""What the log says of a request that nobody waits for any more."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -42,6 +44,8 @@ class Trial:
     has_small_limits: bool = False
     deflates: bool = False
     """The client of a WebSocket offers compression."""
+
+    is_logged: bool = False
 
     @property
     def fed(self) -> bytes:
@@ -69,7 +73,8 @@ def run(talker: Talker, trial: Trial) -> Heard:
     limits = SMALL if trial.has_small_limits else _ORDINARY
     talker.escaped.clear()
     talker.logged.clear()
-    heard = talker.hold(app, exchange, limits, course, websocket=exchange is ASGIExchange)
+    is_asgi = exchange is ASGIExchange
+    heard = talker.hold(app, exchange, limits, course, websocket=is_asgi, is_logged=trial.is_logged)
     assert not talker.escaped, talker.escaped
     assert not talker.logged, [each.getMessage() + str(each.exc_info) for each in talker.logged]
     return heard
@@ -115,7 +120,11 @@ def check_one(trial: Trial, heard: Heard) -> None:
     """What must hold of one conversation."""
     course = trial.course
     may_wait = trial.served in (VARIOUS, WEBSOCKET) and not heard.is_closed
-    oracle.check_answers(heard, is_cut=heard.was_aborted or may_wait or course.ends or course.is_late)
+    is_cut = heard.was_aborted or may_wait or course.ends or course.is_late
+    answers = oracle.check_answers(heard, is_cut=is_cut)
+    if trial.is_logged and not is_cut and b"websocket" not in trial.fed.lower():
+        told = [status for status in heard.records if status != _CLIENT_LEFT]
+        assert told == [each.status for each in answers]
     if trial.served == WEBSOCKET:
         if not trial.deflates:  # what is compressed only zlib can tell
             _check_messages(trial.fed[: heard.taken_bytes - len(UPGRADE)], heard, is_whole=not course.is_late)

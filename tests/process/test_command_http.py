@@ -477,19 +477,23 @@ def test_alone_without_a_master(fleet_of_script: Start, tmp_path: Path, number: 
     port = free_port()
     fleet = fleet_of_script(script, f"127.0.0.1:{port}", str(tmp_path))
 
-    def connected() -> socket.socket | None:
-        try:
-            return socket.create_connection(("127.0.0.1", port), WAIT_S)
-        except ConnectionRefusedError:
-            return None
+    def connect() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port), WAIT_S)
 
-    wait_until(lambda: (one := connected()) and not one.close(), "it listens", show=lambda: fleet.output)
-    with connected() or socket.socket() as held, connected() or socket.socket() as kept:
+    def listens() -> bool:
+        try:
+            connect().close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    wait_until(listens, "it listens", show=lambda: fleet.output)
+    with connect() as held, connect() as kept:
         held.sendall(f"GET /hold?{gate} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         fleet.wait_for("holding")
         assert len(fleet.members()) == 1
         fleet.signal(number)
-        wait_until(lambda: connected() is None, "it accepts no more", show=lambda: fleet.output)
+        wait_until(lambda: not listens(), "it accepts no more", show=lambda: fleet.output)
         kept.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         late = read_all(kept)
         assert b"200 OK" in late

@@ -176,7 +176,9 @@ def test_bytes_never_touch_a_disk(python_script: Script, tmp_path: Path) -> None
         with tls_client(places(fleet)[0], ca) as each:
             assert int(each.ask("pid")) in workers
         assert list(folder.iterdir()) == []
-        assert not any("pem" in str(path) or "memfd" in str(path) for path in open_files(fleet.pid, *workers))
+        assert not any(
+            "pem" in str(path) or "prefork-tls" in str(path) for path in open_files(fleet.pid, *workers)
+        )
         assert fleet.stop() == 0
         assert list(folder.iterdir()) == []
 

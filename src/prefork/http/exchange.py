@@ -265,10 +265,9 @@ class Exchange:
 
     def _close_line(self, flags: int) -> bytes:
         """The connection header that this answer needs, if any; decides whether the connection stays."""
-        if flags & WANTS_CLOSE or (
-            self.expects_continue and not self.body_bytes and not self.is_body_complete
-        ):
-            # The client may send its body or not, now that it gets no 100: the next byte has no certain meaning.
+        if flags & WANTS_CLOSE or self.expects_continue:
+            # The client may send its body or not, now that it gets no 100: the next byte has no certain meaning. Nor is
+            # it taken for certain where something has come already: proxies differ in what they make of expectations.
             self.keep_alive = False
         if not self.keep_alive:
             return b"\r\nconnection: close"
