@@ -433,7 +433,7 @@ def refused(*words: str, why: str, app: str = "web") -> None:
         (("--forwarded-by", "pigeon"), "pigeon"),
         (("--no-such-option", "1"), "--no-such-option"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_value_that_cannot_be(words: tuple[str, ...], why: str) -> None:
     refused(*words, why=why)

@@ -41,6 +41,13 @@ class HookShell:
         return ()
 
 
+def shell_of(**parts: Any) -> Any:
+    """As much of a shell as starts a worker, without a scoreboard."""
+    stub = SimpleNamespace(_scoreboard=None, **parts)
+    stub._start_worker = lambda start: Shell._start_worker(stub, start)
+    return stub
+
+
 class TestBroken:
     def test_all_children_and_zygotes_end_and_the_error_is_raised(self) -> None:
         """At once: workers are killed, and the zygote is let go (seed)."""
@@ -122,7 +129,7 @@ class TestTheShell:
         """The spawn that a broken producer was asked for is answered, so that the fleet can finish."""
         monkeypatch.setattr(shells, "execute_worker", lambda *_: raise_error(CommandProducerError("None")))
         means = SimpleNamespace(uses_zygote=False, command_producer=lambda files: None)
-        stub: Any = SimpleNamespace(listeners=SimpleNamespace(for_slot=lambda slot: ()), _means=means)
+        stub: Any = shell_of(listeners=SimpleNamespace(for_slot=lambda slot: ()), _means=means)
         events = list(Shell._spawn(stub, c.Spawn(1, 0, 1)))
         assert [type(event) for event in events] == [e.Broken, e.SpawnFailed]
 
@@ -140,6 +147,6 @@ class TestTheShell:
     def test_a_slot_that_cannot_be_opened_yet_is_a_failed_spawn(self) -> None:
         """The slot below could not be opened (EMFILE): the next one is tried again later, and the master lives."""
         listeners = SimpleNamespace(for_slot=lambda slot: raise_error(ValueError("slot 3 is not open")))
-        stub: Any = SimpleNamespace(listeners=listeners)
+        stub: Any = shell_of(listeners=listeners)
         events = list(Shell._spawn(stub, c.Spawn(1, 3, 1)))
         assert [type(event) for event in events] == [e.SpawnFailed]

@@ -74,8 +74,20 @@ def _http(server: str, values: dict[str, Any]) -> dict[str, Any]:
                     f"{each.metadata['flag']} is an option of prefork's own server, not of {server}"
                 )
             given[each.name] = value
-    split(given)  # what is wrong with a value is told now, in one line, not by the zygote
+    _check(split(given)[0], given)
     return given
+
+
+def _check(options: HttpOptions, given: dict[str, Any]) -> None:
+    """Tell what is wrong with a value now, in one line, and not in the zygote. Raises ConfigError."""
+    if "trusted_proxies" in given:
+        from prefork.http.forwarded import TrustedProxies
+
+        TrustedProxies(options.trusted_proxies)
+    if options.access_log is not None:
+        from prefork.http.access import AccessLog
+
+        AccessLog(options.access_log_format, options.access_log).close()
 
 
 def _addresses(bind: tuple[str, ...]) -> list[str]:

@@ -79,6 +79,8 @@ class HttpServer:
             ),
         )
         self._log: AccessLog | None = None
+        self._on_deaf: Callable[[], object] | None = None
+        """Called when nothing more is accepted. The listeners stay open by themselves: under a master others share them."""
         self._is_drain_wanted = False
         self._drain_asked: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -169,6 +171,8 @@ class HttpServer:
                 _say_close(engine, connections)
             finally:
                 acceptors.stop()
+            if self._on_deaf is not None:
+                self._on_deaf()
             await connections.wait_empty(LINGER_S)
             for connection in list(connections):
                 connection.close_when_idle()

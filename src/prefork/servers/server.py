@@ -6,6 +6,7 @@ Under a master it is what `Prefork` wraps; `listen_and_serve` serves alone, in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import ssl
@@ -48,6 +49,8 @@ class Server(HttpServer):
     def listen_and_serve(self, addr: str | Sequence[str]) -> None:
         """Serve plain connections at `addr` in this process, without a master, until TERM or INT. Blocks.
 
+        The first of them drains; a second ends it at once.
+
         Args:
             addr: as for `Prefork.listen_and_serve`.
 
@@ -78,18 +81,38 @@ class Server(HttpServer):
             unix=UnixOptions(),
         )
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with (
+                contextlib.suppress(asyncio.CancelledError),  # told twice
+                asyncio.Runner(loop_factory=loop_factory()) as runner,
+            ):
                 runner.run(self._until_told(listeners, context))
         finally:
             listeners.close()
 
     async def _until_told(self, listeners: ListenerSet, context: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
+        loop, serving = asyncio.get_running_loop(), asyncio.current_task()
+        assert serving is not None
         told = (signal.SIGINT, signal.SIGTERM)
+
+        def stop() -> None:
+            """Drain; asked a second time, wait for nobody any more."""
+            if self._is_drain_wanted:
+                serving.cancel()
+            self.drain()
+
         for number in told:
-            loop.add_signal_handler(number, self.drain)
+            loop.add_signal_handler(number, stop)
+        copies = [each.dup() for each in listeners.for_slot(0)]
+
+        def close() -> None:
+            """Nobody else serves here: who comes while we finish is to be refused, not kept waiting."""
+            for copy in copies:
+                copy.close()
+            listeners.close()
+
+        self._on_deaf = close
         try:
-            await self.serve_many([each.dup() for each in listeners.for_slot(0)], context)
+            await self.serve_many(copies, context)
         finally:
             for number in told:
                 loop.remove_signal_handler(number)
