@@ -508,6 +508,32 @@ def test_alone_without_a_master(fleet_of_script: Start, tmp_path: Path, number: 
     assert "Traceback" not in fleet.output
 
 
+def test_alone_told_twice(fleet_of_script: Start, tmp_path: Path) -> None:
+    """A second signal waits for nobody any more: the request that is held is cut off, and the program goes on."""
+    Site(tmp_path).write(APP)
+    script = tmp_path / "alone.py"
+    script.write_text(textwrap.dedent(ALONE))
+    port = free_port()
+    fleet = fleet_of_script(script, f"127.0.0.1:{port}", str(tmp_path))
+
+    def listens() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), WAIT_S).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    wait_until(listens, "it listens", show=lambda: fleet.output)
+    with socket.create_connection(("127.0.0.1", port), WAIT_S) as held:
+        held.sendall(f"GET /hold?{tmp_path / 'never'} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        fleet.wait_for("holding")
+        fleet.signal(SIGTERM)
+        wait_until(lambda: not listens(), "it accepts no more", show=lambda: fleet.output)
+        fleet.signal(SIGTERM)
+        assert fleet.wait() == 0
+    assert fleet.lines[-1] == "returned"
+
+
 def test_alone_over_a_unix_socket(fleet_of_script: Start, tmp_path: Path) -> None:
     """Which is gone afterwards."""
     Site(tmp_path).write(APP)
