@@ -25,9 +25,13 @@ class Loop:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.calls: list[tuple[float, Callable[[], None], Timer]] = []
+        self.troubles: list[dict[str, Any]] = []
 
     def time(self) -> float:
         return self.now_s
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.troubles.append(context)
 
     def call_at(self, when_s: float, call: Callable[[], None]) -> Timer:
         timer = Timer()
@@ -143,3 +147,22 @@ def test_stopped_it_wakes_nobody() -> None:
     clock.wake()
     clock.stop()
     assert loop.due_s is None
+
+
+def test_a_time_out_that_fails_stops_no_other() -> None:
+    """It is told, and the clock ticks on."""
+
+    class Broken(Member):
+        def on_deadline(self, now_s: float) -> None:
+            super().on_deadline(now_s)
+            raise OSError("no such connection")
+
+    loop = Loop()
+    other = Member(100.5)
+    clock = clock_of(loop, Broken(100.5), other)
+    clock.wake()
+    loop.advance()
+    assert other.expired_s == 101.0
+    assert [str(each["exception"]) for each in loop.troubles] == ["no such connection"]
+    clock.wake()
+    assert loop.due_s == 102.0

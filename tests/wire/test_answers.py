@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
+from array import array
 from typing import Any
 
 import pytest
 
-from prefork.http.exchange import ClientDisconnectedError
+from prefork.http.exchange import COMPLETE, ClientDisconnectedError
 from prefork.http.limits import HttpLimits
+from prefork.http.options import HttpOptions
 from prefork.http.response import ResponseError
-from tests.wire.rig import LOOPS, Wire, answers, converse, run
+from prefork.http.server import HttpServer
+from tests.wire.rig import LOOPS, Wire, answers, converse, run, served
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_1_0 = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
@@ -432,5 +436,109 @@ def test_a_client_that_takes_nothing_is_reset(loop: str) -> None:
             assert (wire.protocol.deadline_s, wire.is_closing) == (105.0, False)
             wire.protocol.on_deadline(105.0)
             assert wire.is_closing
+
+    run(loop, story)
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_a_body_of_text_is_500_and_nothing_else(loop: str, size: int) -> None:
+    """Also where its length was given, and is right: neither silence nor a second head."""
+    app = answering("x" * size, headers=[(CL, b"%d" % size)])  # type: ignore[arg-type]
+    answer, is_closing, rest = got(loop, app)
+    assert (answer.status, is_closing, rest) == (500, True, [])
+
+
+def test_a_body_that_is_waited_for_has_its_time_when_the_client_has_taken_an_answer(loop: str) -> None:
+    """It was put off while nothing could be written, and comes back."""
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        body = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"x" * 4_000_000, "more_body": True})
+        await body
+
+    async def story() -> None:
+        async with Wire(app, limits=HttpLimits(body_s=7)) as wire:
+            wire.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+            await wire.until(lambda: wire.protocol.is_write_paused)
+            while wire.protocol.is_write_paused:
+                await wire.loop.sock_recv(wire.client, 2**20)
+                await asyncio.sleep(0)
+            exchange = wire.protocol._exchange
+            assert exchange is not None
+            assert exchange.is_waiting_for_body
+            assert wire.protocol.deadline_s <= wire.loop.time() + 7
+
+    run(loop, story)
+
+
+def test_a_late_deadline_of_a_body_that_is_thrown_away(loop: str) -> None:
+    """The whole answer fills the buffer; when it is taken, the client still owes a body."""
+
+    async def story() -> None:
+        async with Wire(answering(b"a" * 4_000_000), limits=HttpLimits(body_s=7)) as wire:
+            wire.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+            await wire.until(lambda: wire.protocol.is_write_paused)
+            while wire.protocol.is_write_paused:
+                await wire.loop.sock_recv(wire.client, 2**20)
+                await asyncio.sleep(0)
+            assert wire.protocol.deadline_s <= wire.loop.time() + 7
+
+    run(loop, story)
+
+
+def test_a_drain_does_not_wait_for_what_is_thrown_away(loop: str) -> None:
+    """The answer is sent, and the rest of the request's body nobody's."""
+
+    async def story() -> None:
+        async with Wire(answering(b"a")) as wire:
+            wire.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+            await wire.until(lambda: wire.protocol._exchange and wire.protocol._exchange.stage == COMPLETE)
+            wire.engine.keeps_alive = False
+            wire.protocol.say_close()
+            wire.protocol.close_when_idle()
+            assert wire.is_closing
+            wire.protocol.abort()
+
+    run(loop, story)
+
+
+def test_a_client_that_has_reset_when_it_is_answered(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its answer is the last, so our side is ended; that nobody is there is no mistake of the application."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        client.close()  # unseen: the loop does not turn until the answer is written
+        await answering(b"x", headers=[(b"connection", b"close")])(scope, receive, send)
+
+    async def story() -> None:
+        server = HttpServer(app, options=HttpOptions(lifespan="off"))
+        async with served(server) as port:
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+
+            while client.fileno() >= 0:  # noqa: ASYNC110  (the loop's next turn, not a time)
+                await asyncio.sleep(0)
+
+    with socket.socket() as client:
+        run(loop, story)
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("more_body", [False, True])
+def test_a_view_of_numbers_is_sent_as_its_bytes(loop: str, *, more_body: bool) -> None:
+    """The length of a memoryview counts its items, and each may have several bytes."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        view = memoryview(array("I", [1, 2]))
+        await send({"type": "http.response.body", "body": view, "more_body": more_body})
+        if more_body:
+            await send({"type": "http.response.body"})
+
+    async def story() -> None:
+        raw, _ = await converse([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"] * 2, app)
+        assert [answer.body for answer in answers(raw)] == [array("I", [1, 2]).tobytes()] * 2
 
     run(loop, story)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -176,3 +178,33 @@ def test_only_the_family_that_was_named_is_heard(loop: str, headers: Any) -> Non
     found = told(loop, TrustedProxies("unix", headers=headers), both, one)
     expected = {"any": ["1.1.1.1", "2.2.2.2"], "x-forwarded": ["1.1.1.1", None], "forwarded": ["2.2.2.2"] * 2}
     assert [client and client[0] for client, _, _ in found] == expected[headers]
+
+
+def test_who_was_reset_before_the_accept_is_nobody(loop: str) -> None:
+    """Its request can still be read, its address cannot: it must not pass for one at a Unix socket, which is trusted."""
+
+    async def story() -> list[Any]:
+        seen: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(scope["type"] == "http" and scope["client"])
+            await witness(scope, receive, send)
+
+        server = HttpServer(app, options=HttpOptions(trusted_proxies="unix", lifespan="off"))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            with socket.create_connection(listener.getsockname()) as client:
+                client.sendall(request(X_ALL))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            serving = asyncio.ensure_future(server.serve_many([listener], None))
+            # Behind it in the queue: when this one is answered, that one was read.
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(request(b"Connection: close\r\n"))
+            await reader.read()
+            writer.close()
+            server.drain()
+            await serving
+        return seen
+
+    (client,) = run(loop, story)
+    assert client[0] == "127.0.0.1"

@@ -454,3 +454,27 @@ def test_a_drain_writes_the_last_lines(loop: str, tmp_path: Path) -> None:
 
     run(loop, story)
     assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("form", ["common", "json"])
+def test_what_an_application_makes_of_a_method_or_a_scheme_ends_no_field(
+    loop: str, tmp_path: Path, form: str
+) -> None:
+    """Middleware takes both from headers, as they come."""
+    forged = 'GET","user":"admin\n1.2.3.4 - - forged'
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["method"] = scope["scheme"] = forged
+        await sending(START, body(b"abc"))(scope, receive, send)
+
+    log = AccessLog(form, str(tmp_path / "access"))
+
+    async def story() -> None:
+        async with Logged(app, log) as wire:
+            await asking(GET)(wire)
+
+    run(loop, story)
+    log.close()
+    (line,) = (tmp_path / "access").read_text().splitlines()
+    assert "forged" not in line
+    assert "admin" not in line

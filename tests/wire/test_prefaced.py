@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -84,7 +86,7 @@ def on_both_loops(story: Callable[[], Awaitable[None]]) -> Callable[[str], None]
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("preface", [V1, V2], ids=["v1", "v2"])
 @pytest.mark.parametrize("is_bytewise", [False, True], ids=["whole", "bytewise"])
-def test_the_client_is_who_the_preface_says(loop: str, preface: bytes, is_bytewise: bool) -> None:
+def test_the_client_is_who_the_preface_says(loop: str, preface: bytes, *, is_bytewise: bool) -> None:
     async def story() -> None:
         data = preface + GET
         pieces = [bytes((each,)) for each in data] if is_bytewise else [data]
@@ -100,6 +102,16 @@ async def test_a_local_preface_leaves_the_peer_as_it_is() -> None:
     answer = await ask([LOCAL + GET])
     assert b"('127.0.0.1', " in answer
     assert answer.endswith(b" http")
+
+
+@on_both_loops
+async def test_who_is_not_named_is_not_believed() -> None:
+    """With a preface that names nobody the client left is the proxy, and the headers are still a stranger's."""
+    forged = GET.replace(b"Host: a", b"Host: a\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https")
+    for preface in (LOCAL, b"PROXY UNKNOWN\r\n"):
+        answer = await ask([preface + forged])
+        assert b"('127.0.0.1', " in answer
+        assert answer.endswith(b" http")
 
 
 @on_both_loops
@@ -133,3 +145,44 @@ def test_tls_begins_behind_the_preface(loop: str) -> None:
         assert answer.endswith(b"('192.0.2.7', 4711) ('198.51.100.1', 443) https"), answer
 
     run(loop, story)
+
+
+@on_both_loops
+async def test_who_has_not_told_its_preface_counts() -> None:
+    """Silent connections fill a worker, too."""
+    options = HttpOptions(proxy_protocol=True)
+    server = HttpServer(who, options=options, limits=HttpLimits(connections=2))
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as clients:
+        listener.setblocking(False)
+        for _ in range(4):
+            clients.enter_context(socket.create_connection(listener.getsockname()))
+        serving = asyncio.ensure_future(server.serve_many([listener], None))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        queue = select.poll()
+        queue.register(listener, select.POLLIN)
+        assert queue.poll(0), "all were accepted"
+        clients.close()
+        server.drain()
+        await serving
+
+
+@on_both_loops
+async def test_a_drain_sends_nobody_away_whose_preface_is_on_its_way() -> None:
+    options = HttpOptions(proxy_protocol=True)
+    server = HttpServer(who, options=options)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        serving = asyncio.ensure_future(server.serve_many([listener], None))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        queue = select.poll()
+        queue.register(listener, select.POLLIN)
+        while queue.poll(0):  # noqa: ASYNC110  (the loop's next turn, not a time)
+            await asyncio.sleep(0)
+        server.drain()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        writer.write(V1 + GET)
+        assert b"192.0.2.7" in await reader.read()
+        writer.close()
+        await serving

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -10,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefork.http.limits import HttpLimits
+from prefork.http.protocol import HttpProtocol
+from prefork.http.reader import RequestReader
 from tests.wire.rig import LOOPS, Wire, answers, converse, run
 
 H = b"Host: a\r\n"
@@ -254,3 +258,59 @@ def test_a_scope_says_what_asgi_says(loop: str) -> None:
     )
     assert second["state"] == {"shared": 1, "mine": 1}
     assert first["state"] is not second["state"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_host_among_trailers_is_not_remembered_as_good(loop: str) -> None:
+    """Trailers are not checked; the next request's Host is."""
+    evil = b"Host: a/../@b <x>\r\n"
+    upload = CHUNKED + b"0\r\n" + evil + b"\r\n"
+    raw, _ = run(loop, lambda: converse([upload, b"GET / HTTP/1.1\r\n" + evil + b"\r\n"]))
+    assert [each.status for each in answers(raw)] == [200, 400]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_headers_are_counted_behind_a_request_that_runs(loop: str) -> None:
+    """A head of 64 KiB is 750 KiB of headers of four bytes each."""
+
+    async def story() -> None:
+        ended = asyncio.Event()
+
+        async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+            await ended.wait()
+
+        async with Wire(app, limits=HttpLimits(header_count=10)) as wire:
+            wire.feed(GET, b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 12)  # the last ends with the next
+            held = wire.protocol._reader.header_count, wire.protocol._refusal
+            ended.set()
+        assert held == (11, 431)
+
+    run(loop, story)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_connection_that_has_ended_is_no_garbage(loop: str) -> None:
+    """Nothing of it is in a circle: no collection is needed to let go of it."""
+
+    async def story() -> int:
+        async def one() -> None:
+            async with Wire() as wire:
+                wire.feed(GET)
+                await wire.settle()
+
+        def count() -> int:
+            return sum(isinstance(each, HttpProtocol | RequestReader) for each in gc.get_objects())
+
+        await one()
+        gc.collect()
+        gc.disable()
+        try:
+            before = count()
+            for _ in range(5):
+                await one()
+            await asyncio.sleep(0)
+            return count() - before
+        finally:
+            gc.enable()
+
+    assert run(loop, story) == 0

@@ -34,6 +34,7 @@ Rejected (measured with uvloop 0.23; rates with 64 clients, 4 workers, a connect
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import logging
 import os
@@ -153,7 +154,7 @@ class Acceptors:
         """What is done with an accepted connection: its descriptor, and its address family."""
         if proxies is not None:
             self._porch = Porch(connections, self.admit, trusted=proxies, patience_s=handshake_s)
-            self.receive = self._porch.enter
+            self.receive = self._show_in
         self._preface: Preface | None = None
         self._acceptors: list[Acceptor] = []
         self._take_up: Any = self.loop.connect_accepted_socket
@@ -162,6 +163,7 @@ class Acceptors:
         self._vacated = 0
         self._vacated_until_s = 0.0
         self._told_s = -LOG_EVERY_S
+        self._context = contextvars.copy_context()
 
     def start(self, listeners: Sequence[socket.socket]) -> None:
         """Accept on all of them from now on. This is the first time that their descriptors are touched.
@@ -174,17 +176,28 @@ class Acceptors:
             self._acceptors.append(Acceptor(self, listener))
 
     def stop(self) -> None:
-        """Accept nothing more. Who was accepted is served, also if its `connection_made` is still to come."""
+        """Accept nothing more. Who was accepted is served, also if its preface or `connection_made` is still to come."""
         for acceptor in self._acceptors:
             acceptor.pause()
         self._acceptors.clear()
-        if self._porch is not None:
-            self._porch.close()
         self._connections.on_leave = None
         if self._entry is not None:
             self._entry.set_not_accepting()
+            self._entry = None  # whoever is still admitted is nothing to the siblings
+
+    def close(self) -> None:
+        """Accept nothing more, and send away whoever has not told its preface yet."""
+        self.stop()
+        if self._porch is not None:
+            self._porch.close()
 
     # -- the count --------------------------------------------------------------------------------
+
+    def _show_in(self, fd: int, family: int) -> None:
+        """Read the preface of an accepted connection first; it counts from now on."""
+        assert self._porch is not None
+        self._porch.enter(fd, family)
+        self.publish()
 
     def admit(self, fd: int, family: int, preface: Preface | None = None) -> None:
         """Give an accepted connection to the loop, and its protocol the rest."""
@@ -233,7 +246,9 @@ class Acceptors:
         self._vacated_until_s = self.loop.time() + VACATED_S
         for acceptor in self._acceptors:
             if not acceptor.is_reading:
-                acceptor.reconsider()
+                # With asyncio's own loop this runs in the context of the application that has closed, and all
+                # connections to come would have it.
+                self._context.copy().run(acceptor.reconsider)
 
     def publish(self) -> None:
         """Tell the siblings how many there are, and the listeners if that is all there may be."""

@@ -245,7 +245,7 @@ class ASGIExchange(Exchange):
                 # What nearly every answer is, in as few steps as there can be; `send_whole` does the same for all.
                 lines, length, flags = self._head
                 body = message.get("body", b"")
-                if not flags and length == len(body) <= JOIN_BYTES:
+                if not flags and type(body) is bytes and length == len(body) <= JOIN_BYTES:
                     connection = self.connection
                     clock = connection.engine.clock
                     if not clock.is_awake:

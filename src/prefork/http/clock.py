@@ -82,7 +82,10 @@ class Clock:
         now_s, soonest_s = self.now_s, inf
         for member in [*self._members, *self.others]:
             if member.deadline_s <= now_s:
-                member.on_deadline(now_s)
+                try:
+                    member.on_deadline(now_s)
+                except Exception as error:  # all others' time-outs depend on the next tick
+                    self._loop.call_exception_handler({"message": "a time-out failed", "exception": error})
             soonest_s = min(soonest_s, member.deadline_s)
         if was_awake or self.is_awake:
             self._timer = self._loop.call_later(TICK_S, self._tick)

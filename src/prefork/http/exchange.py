@@ -231,6 +231,8 @@ class Exchange:
 
     def send_whole(self, body: bytes) -> None:
         """Send an answer that is one piece: head, length and body in one write. Raises ResponseError."""
+        if type(body) is not bytes:
+            body = bytes(body)  # raises for a str; and a memoryview may count something else than bytes
         lines, length, flags = self._head
         connection = self.connection
         clock = connection.engine.clock
@@ -254,7 +256,7 @@ class Exchange:
             connection.write(b"".join((lines, date, end, body)))
         else:
             connection.write(b"".join((lines, date, end)))
-            connection.write(bytes(body))
+            connection.write(body)
         self.sent_bytes = size
         self.completed()
 
@@ -284,6 +286,8 @@ class Exchange:
         if is_last and self.stage == HEAD_GIVEN and not self._has_trailers:
             self.send_whole(body)
             return
+        if type(body) is not bytes:
+            body = bytes(body)
         head = b"" if self.stage == HEAD_SENT else self.streaming_head()
         piece = self._framed(body, is_last=is_last)
         if head or piece:
@@ -363,7 +367,7 @@ class Exchange:
             chunk = b"%x\r\n%b\r\n" % (size, body) if size else b""
             return chunk + b"0\r\n\r\n" if is_last and not self._has_trailers else chunk
         self._count(size, is_last=is_last)
-        return bytes(body)
+        return body
 
     def _count(self, size: int, *, is_last: bool) -> None:
         """Hold a body against its content-length. Raises ResponseError."""

@@ -14,9 +14,11 @@ from typing import Final
 from prefork.http.access import AccessLog
 from prefork.http.exchange import HEAD_SENT, Exchange
 from prefork.http.protocol import HttpProtocol
+from prefork.http.request import METHODS
 from prefork.http.response import refusal_bytes
 
 _CLIENT_LEFT: Final = 499
+_METHODS: Final = frozenset(METHODS.values())
 
 
 class LoggedHttpProtocol(HttpProtocol):
@@ -66,6 +68,9 @@ class LoggedHttpProtocol(HttpProtocol):
         if not clock.is_awake:
             clock.wake()  # it writes what is recorded
         method, target, headers, client, scheme = exchange.log_fields()
+        # As applications have left them, some from what the client says; and they go into the line as they are.
+        method = method if method in _METHODS else "-"
+        scheme = "https" if scheme == "https" else "http"
         version = "1.0" if exchange.is_http_1_0 else "1.1"
         self.log.record(
             client, method, target, version, status, exchange.sent_bytes, headers, scheme, self._read_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import Any, Final
@@ -31,6 +32,12 @@ def reset_on_close(transport: asyncio.BaseTransport) -> None:
     connection = transport.get_extra_info("socket")
     if connection is not None and connection.fileno() >= 0 and connection.family in _OF_TCP:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def end_writing(transport: asyncio.WriteTransport) -> None:
+    """Half-close. Never raises: of a client that has reset meanwhile the transport tells at its next read."""
+    with contextlib.suppress(OSError):  # asyncio's own transport calls shutdown(2) here and now: ENOTCONN
+        transport.write_eof()
 
 
 def address_of(address: Any, *, is_ours: bool = False) -> tuple[str, int | None] | None:

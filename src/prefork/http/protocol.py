@@ -30,7 +30,7 @@ from prefork.http.exchange import COMPLETE, HEAD_SENT, Exchange
 from prefork.http.files import Outlet, copy_file
 from prefork.http.forwarded import Origin, TrustedProxies, apply
 from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
-from prefork.http.outside import address_of, reset_on_close, status_for
+from prefork.http.outside import address_of, end_writing, reset_on_close, status_for
 from prefork.http.proxy_protocol import Preface
 from prefork.http.reader import RequestReader
 from prefork.http.request import NameCache
@@ -111,6 +111,7 @@ class HttpProtocol(asyncio.Protocol):
         connections: Connections[HttpProtocol],
         names: NameCache,
         site: Site = Site(),
+        *,
         preface: Preface | None = None,
     ) -> None:
         self.engine = engine
@@ -150,7 +151,8 @@ class HttpProtocol(asyncio.Protocol):
     def _open(self) -> None:
         """Learn who is there, for all requests of this connection."""
         said = self._transport.get_extra_info
-        client, server = address_of(said("peername")), address_of(said("sockname"), is_ours=True)
+        peer = said("peername")
+        client, server = address_of(peer), address_of(said("sockname"), is_ours=True)
         tls = said("ssl_object")
         scheme = "https" if tls else "http"
         preface = self._preface
@@ -160,11 +162,17 @@ class HttpProtocol(asyncio.Protocol):
             server = preface.destination
             scheme = "https" if preface.is_tls else scheme
         self.client, self.scheme = client, scheme
-        self.is_proxy_trusted = self._site.trusted.trusts(client[0] if client else None)
+        # A preface that names no client leaves the proxy itself, and what a client says of forwarding is not its word.
+        is_named = preface is None or (preface.source is not None and client is not None)
+        self.is_proxy_trusted = is_named and self._site.trusted.trusts(client[0] if client else None)
         self.template = self.engine.exchange.template(
             scheme=scheme, client=client, server=server, root_path=self._site.root_path, tls=tls
         )
         self._reader = RequestReader(self, self._limits, self._names)
+        if peer is None:
+            # It was reset before it was accepted, and what it has sent can still be read: from nobody, that is, and a
+            # client without an address passes for one at a Unix socket, whose peer is "".
+            self.abort()
 
     def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
         """Where a forwarded request came from."""
@@ -228,6 +236,8 @@ class HttpProtocol(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends nothing more. It may still read: what it has asked for is answered, then all is closed."""
         self._is_eof = True
+        if self._phase >= _LINGERING:
+            return False
         last = self._last()
         if last is None or not last.is_body_complete or self._transport.get_extra_info("sslcontext"):
             return False
@@ -261,9 +271,9 @@ class HttpProtocol(asyncio.Protocol):
             if self._exchange is None:
                 self._idle()
             else:
-                self.deadline_s = inf
+                self.deadline_s = self._body_deadline_s(self._exchange)
         self._wake_writers()
-        self._proceed()
+        self._later()  # asyncio's own loop calls this in the context of the application that has written
 
     # -- the long way ------------------------------------------------------------------------------
 
@@ -277,6 +287,12 @@ class HttpProtocol(asyncio.Protocol):
         if exchange is not None and (exchange.is_waiting_for_body or exchange.stage == COMPLETE):
             self.deadline_s = self._now_s() + self._limits.body_s
         self._proceed()
+
+    def _body_deadline_s(self, exchange: Exchange) -> float:
+        """By when the client has to send more of a body that is waited for, or that is thrown away."""
+        if exchange.is_waiting_for_body or exchange.stage == COMPLETE:
+            return self._now_s() + self._limits.body_s
+        return inf
 
     def _proceed(self) -> None:
         """Do all that can be done now: parse, start, refuse; then read on, or not."""
@@ -341,7 +357,10 @@ class HttpProtocol(asyncio.Protocol):
         else:
             if self._exchange is None and not reader.queue:
                 self._in_head(0)
-            elif reader.carried_bytes > self._limits.head_bytes:
+            elif (
+                reader.carried_bytes > self._limits.head_bytes
+                or reader.header_count > self._limits.header_count
+            ):
                 self._refuse(431)
         if self._exchange is not None:
             self._exchange.wake()
@@ -395,11 +414,17 @@ class HttpProtocol(asyncio.Protocol):
         # two system calls. What comes before is not parsed, and stops the reading.
         is_full = bool(self._unfed or self._reader.queue or self._refusal)
         if is_full != self._is_read_paused and not self._is_eof:
-            self._is_read_paused = is_full
             if is_full:
+                self._is_read_paused = True
                 self._transport.pause_reading()
             else:
-                self._transport.resume_reading()
+                self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        # asyncio's own loop reads on in the context of the caller: mostly an application that has taken its body, and
+        # all later requests of this connection would see what it has set.
+        self._is_read_paused = False
+        self._context.copy().run(self._transport.resume_reading)
 
     def _switch(self, exchange: Exchange, websocket: WebSocketFactory) -> None:
         """Leave the transport to a connection of the other protocol, with what was read of it already."""
@@ -409,8 +434,7 @@ class HttpProtocol(asyncio.Protocol):
         self._is_plain = False
         self._reader.close()
         if self._is_read_paused:
-            self._is_read_paused = False
-            self._transport.resume_reading()
+            self._resume_reading()
         self._connections.discard(self)
         websocket(self.engine, self._limits, self._connections, self._transport, exchange.scope).begin(rest)
 
@@ -495,7 +519,7 @@ class HttpProtocol(asyncio.Protocol):
         finally:
             self._outlet = None
             outlet.close()
-            self.deadline_s = inf
+            self.deadline_s = inf if self._exchange is None else self._body_deadline_s(self._exchange)
             if not self.is_closed:
                 transport.set_write_buffer_limits()
         return sent
@@ -574,10 +598,9 @@ class HttpProtocol(asyncio.Protocol):
         if is_lingering and not self._is_eof and self._transport.can_write_eof():
             self._phase = _LINGERING
             self.deadline_s = self._now_s() + LINGER_S
-            self._transport.write_eof()
+            end_writing(self._transport)
             if self._is_read_paused:
-                self._is_read_paused = False
-                self._transport.resume_reading()
+                self._resume_reading()
         else:
             self._phase = _CLOSING
             self.deadline_s = self._now_s() + limits.send_s
@@ -596,7 +619,9 @@ class HttpProtocol(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Draining: close now, or after what is due. A head that has begun is waited for, for its time."""
         last = self._last()
-        if last is not None:
+        if last is not None and last.stage == COMPLETE:
+            self._finish(is_lingering=True)  # answered; the rest of its body is nobody's
+        elif last is not None:
             last.keep_alive = False
         elif self._phase < _IN_HEAD:
             self._finish(is_lingering=False)

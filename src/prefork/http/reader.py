@@ -88,8 +88,8 @@ class RequestReader:
         self.feed = self._parser.feed_data
 
     def close(self) -> None:
-        """Let go of all. The parser holds our callbacks: a circle, and garbage collection is dear."""
-        del self._parser, self.feed
+        """Let go of all. Parser and connection hold us: circles, and garbage collection is dear."""
+        del self._parser, self.feed, self._connection
         self.incoming = None
         self.queue.clear()
 
@@ -150,7 +150,9 @@ class RequestReader:
         self._headers.append((lowered, value))
 
     def _on_new_host(self, value: bytes) -> None:
-        if not is_host(value) and not self._is_in_trailers:
+        if self._is_in_trailers:
+            return  # not checked, so not to be remembered as good
+        if not is_host(value):
             self._refuse(400)
         self._host = value  # the client will say the same again
 

@@ -169,11 +169,12 @@ class HttpServer:
                 acceptors.start(listeners)
                 await drain_asked.wait()
                 _say_close(engine, connections)
-            finally:
                 acceptors.stop()
-            if self._on_deaf is not None:
-                self._on_deaf()
-            await connections.wait_empty(LINGER_S)
+                if self._on_deaf is not None:
+                    self._on_deaf()
+                await connections.wait_empty(LINGER_S)
+            finally:
+                acceptors.close()
             for connection in list(connections):
                 connection.close_when_idle()
             await connections.wait_empty(None)
@@ -206,11 +207,11 @@ class HttpServer:
         """What makes a connection of our own for each that is accepted."""
         names, limits, site, log = NameCache(), self._limits, self._site, self._log
         if log is None:
-            return lambda preface: HttpProtocol(engine, limits, connections, names, site, preface)
+            return lambda preface: HttpProtocol(engine, limits, connections, names, site, preface=preface)
         engine.clock.others.append(log)
 
         def accept_logged(preface: Preface | None) -> HttpProtocol:
-            connection = LoggedHttpProtocol(engine, limits, connections, names, site, preface)
+            connection = LoggedHttpProtocol(engine, limits, connections, names, site, preface=preface)
             connection.log = log
             return connection
 

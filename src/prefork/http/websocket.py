@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prefork.http import websocket_control as control
 from prefork.http.connections import Connections
 from prefork.http.limits import LINGER_S, HttpLimits
+from prefork.http.outside import end_writing
 from prefork.http.response import refusal
 from prefork.http.websocket_control import FrameError, close_frame, control_frame, parse_close
 from prefork.http.websocket_deflate import Deflater, Inflater
@@ -328,7 +329,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """All is said, and the client may be sending still: close once it has, or `LINGER_S` later."""
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._leave(LINGER_S)
-            self._transport.write_eof()
+            end_writing(self._transport)
             self._resume_reading()
         else:
             self._hang_up()

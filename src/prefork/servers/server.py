@@ -116,3 +116,4 @@ class Server(HttpServer):
         finally:
             for number in told:
                 loop.remove_signal_handler(number)
+            close()  # also where the start has failed, or was given up
