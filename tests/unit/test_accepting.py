@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import resource
 import socket
@@ -35,6 +36,12 @@ def run(loop: str, story: Callable[[], Awaitable[None]]) -> None:
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(bounded())
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here clients share the worker's loop, and their work is not its own."""
+    monkeypatch.setattr(accepting, "LONG_TURN_S", math.inf)
 
 
 class Greeter(asyncio.Protocol):
@@ -334,6 +341,31 @@ def test_patience_has_an_end(loop: str, board: tuple[Entry, Entry]) -> None:
             assert house.acceptor._timer is None, "nobody waits for the hung"
             theirs.set_load(1)
             assert house.acceptors.freer_siblings() == {theirs.index: 1}, "it has moved, so it lives"
+
+    run(loop, story)
+
+
+@on_both_loops
+def test_a_busy_worker_takes_several_ahead_of_the_others(
+    loop: str, board: tuple[Entry, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a turn that is long anyway; by an eighth, and no further."""
+    ours, theirs = board
+    few = accepting.FEW
+    theirs.set_load(few)
+    monkeypatch.setattr(accepting, "LONG_TURN_S", 0.0)
+    monkeypatch.setattr(accepting, "RECENT_S", math.inf)
+    monkeypatch.setattr(accepting, "PATIENCE_S", 60.0)
+
+    async def story() -> None:
+        async with House(entry=ours) as house:
+            clients = [house.connect() for _ in range(few + few // accepting.AHEAD_SHARE + 4)]
+            await house.until(lambda: house.acceptor._timer is not None)
+            ahead = house.connections.count - few
+            assert ahead == few // accepting.AHEAD_SHARE, "then it lets the other go first"
+            theirs.set_load(few + 4)
+            for client in clients:
+                assert await house.greeted(client)
 
     run(loop, story)
 

@@ -22,9 +22,10 @@ from prefork.http.clock import Clock
 from prefork.http.connections import Connections
 from prefork.http.engine import Engine
 from prefork.http.limits import HttpLimits
-from prefork.http.protocol import HttpProtocol, Site
+from prefork.http.protocol import HttpProtocol
 from prefork.http.request import NameCache
 from prefork.http.server import HttpServer
+from prefork.http.site import Site
 
 T = TypeVar("T")
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prefork.http.forwarded import TrustedProxies
 from prefork.http.limits import HttpLimits
-from prefork.http.protocol import Site
+from prefork.http.site import Site
 from tests.wire.rig import LOOPS, Wire, answers, run
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n\r\n"

@@ -15,8 +15,8 @@ import pytest
 
 from prefork.http.forwarded import TrustedProxies
 from prefork.http.options import HttpOptions
-from prefork.http.protocol import Site
 from prefork.http.server import HttpServer
+from prefork.http.site import Site
 from tests.wire.rig import LOOPS, Pair, Wire, answers, run, served
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)

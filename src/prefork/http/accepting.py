@@ -42,6 +42,7 @@ import select
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, cast
 
@@ -76,6 +77,18 @@ VACATED_S: Final = 0.02
 
 MAX_VACATED: Final = 8
 """Places that may be filled so: those who left may all have been the same worker's."""
+
+LONG_TURN_S: Final = 0.0005
+"""CPU time between two looks at the queue from which on a worker is busy. Not time: it may only lack a CPU."""
+
+RECENT_S: Final = 0.1
+"""Looks at the queue that are further apart than this say nothing of the turns between them."""
+
+FEW: Final = 24
+"""With fewer connections than this a worker is never ahead: a burst is shared out to one."""
+
+AHEAD_SHARE: Final = 8
+"""A busy worker may have an eighth more than the least loaded: turns get longer as connections get more."""
 
 BACK_OFF_S: Final = 0.1
 """Pause after an accept that failed for want of descriptors or memory."""
@@ -268,6 +281,11 @@ class Acceptors:
         """Whom to let go first; nobody, for most connections."""
         return {} if self.siblings is None else self.siblings.freer(self._connections.count)
 
+    def standing(self) -> tuple[int, int]:
+        """How many connections we have, and how many more than the least loaded of those that accept."""
+        count = self._connections.count
+        return count, 0 if self._entry is None else max(0, count - min(self._entry.loads()))
+
     def has_vacancy(self) -> bool:
         """One may be taken without a look at the siblings, since one has just left."""
         return self._vacated > 0 and self.loop.time() < self._vacated_until_s
@@ -303,6 +321,7 @@ class Acceptor:
         self._skipped = 0
         self._since_s = 0.0
         self._vain_waits = 0
+        self._worked_s = self._called_s = 0.0
         self.is_reading = False
         self._resume()
 
@@ -338,6 +357,8 @@ class Acceptor:
             while self._take_one() and house.has_vacancy():
                 pass
             return
+        if self._is_busy() and self._catch_up():
+            return
         if self._siblings is not None:
             freer = house.freer_siblings()
             if freer:
@@ -348,6 +369,22 @@ class Acceptor:
                 return
             self._skipped = 0
         self._take_one()
+
+    def _is_busy(self) -> bool:
+        """The turns of the loop are long, for what is done in them: one connection in each would be too few."""
+        worked_s, now_s = time.thread_time(), self._house.loop.time()
+        worked_before_s, before_s = self._worked_s, self._called_s
+        self._worked_s, self._called_s = worked_s, now_s
+        return worked_s - worked_before_s >= LONG_TURN_S and now_s - before_s < RECENT_S
+
+    def _catch_up(self) -> bool:
+        """Take several, and get ahead of the others by an eighth; False if we are that far ahead already, or have few."""
+        count, lead = self._house.standing()
+        allowed = count // AHEAD_SHARE - lead if count >= FEW else 0
+        for _ in range(allowed):
+            if not self._take_one():
+                break
+        return allowed > 0
 
     def _wait_for(self, freer: dict[int, int]) -> None:
         self.pause(LOOK_S, self._look_again)

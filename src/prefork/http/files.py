@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Callable
 from typing import Any, Final
 
 from prefork.http.exchange import NOTHING, ClientDisconnectedError, Connection, Exchange
@@ -106,14 +107,26 @@ class Outlet:
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
-    def send(self, fd: int, offset: int, count: int) -> int:
-        """Send what the socket takes: how much; -1 if it takes nothing now. Raises OSError."""
-        try:
-            return os.sendfile(self._fd, fd, offset, min(count, _MOST_BYTES))
-        except BlockingIOError:
-            return -1
+    async def pour(self, fd: int, offset: int, count: int, on_progress: Callable[[int], bool]) -> int:
+        """Send a part of a file: how much there was of it. Raises OSError.
 
-    async def wait(self) -> None:
+        `on_progress` is told how many bytes went, before each attempt, and says whether to go on.
+        """
+        sent = taken = 0
+        while on_progress(taken) and sent < count:
+            try:
+                taken = os.sendfile(self._fd, fd, offset + sent, min(count - sent, _MOST_BYTES))
+            except BlockingIOError:
+                taken = 0
+                await self._wait()
+                continue
+            if taken == 0:
+                break  # the file is shorter than it was
+            sent += taken
+            await asyncio.sleep(0)  # a client as fast as we must not keep the others waiting
+        return sent
+
+    async def _wait(self) -> None:
         """Until the socket takes more, or `wake`."""
         self._writable = self._loop.create_future()
         self._loop.add_writer(self._fd, self.wake)

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -28,13 +26,14 @@ from prefork.http.connections import Connections
 from prefork.http.engine import Engine
 from prefork.http.exchange import COMPLETE, HEAD_SENT, Exchange
 from prefork.http.files import Outlet, copy_file
-from prefork.http.forwarded import Origin, TrustedProxies, apply
+from prefork.http.forwarded import Origin, apply
 from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
 from prefork.http.outside import address_of, end_writing, reset_on_close, status_for
 from prefork.http.proxy_protocol import Preface
 from prefork.http.reader import RequestReader
 from prefork.http.request import NameCache
 from prefork.http.response import refusal
+from prefork.http.site import Site, WebSocketFactory
 
 # Phases of a connection without an exchange, in their order; plain numbers, since they are compared for each request.
 _NEW: Final = 0
@@ -44,27 +43,6 @@ _LINGERING: Final = 3
 _CLOSING: Final = 4
 
 _HEAD_END: Final = b"\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where the server stands: behind which proxies, and under which path."""
-
-    root_path: str = ""
-    trusted: TrustedProxies = field(default_factory=TrustedProxies)
-
-
-class WebSocketConnection(Protocol):
-    """What becomes of a connection when it is upgraded."""
-
-    def begin(self, rest: bytes) -> None:
-        """Take the transport over; `rest` was read behind the handshake."""
-
-
-WebSocketFactory = Callable[
-    [Engine, HttpLimits, Connections[Any], asyncio.Transport, dict[str, Any]], WebSocketConnection
-]
-"""engine, limits, connections, transport, the scope of the handshake → the connection."""
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -110,7 +88,7 @@ class HttpProtocol(asyncio.Protocol):
         limits: HttpLimits,
         connections: Connections[HttpProtocol],
         names: NameCache,
-        site: Site = Site(),
+        site: Site | None = None,
         *,
         preface: Preface | None = None,
     ) -> None:
@@ -124,7 +102,7 @@ class HttpProtocol(asyncio.Protocol):
         self._names = names
         self._outlet: Outlet | None = None
         self._preface = preface
-        self._site = site
+        self._site = site or Site()
         self._phase = _NEW
         self._exchange: Exchange | None = None
         self._refusal = 0
@@ -497,32 +475,26 @@ class HttpProtocol(asyncio.Protocol):
             return await copy_file(self, fd, offset, count)
         transport.set_write_buffer_limits(0)
         await self.writable()
-        exchange = self._exchange
-        sent = 0
         outlet = self._outlet = Outlet(self.engine.loop, socket.fileno())
         try:
-            while sent < count and not self.is_closed:
-                self.deadline_s = self._now_s() + self._limits.send_s
-                taken = outlet.send(fd, offset + sent, count - sent)
-                if taken == 0:
-                    break  # the file is shorter than it was
-                if taken < 0:
-                    await outlet.wait()
-                else:
-                    sent += taken
-                    if exchange is not None:
-                        exchange.sent_bytes += taken
-                    await asyncio.sleep(0)  # a client as fast as we must not keep the others waiting
+            return await outlet.pour(fd, offset, count, self._poured)
         except ConnectionError:
             self.is_closed = True  # the transport will say so, too
             self.abort()
+            return 0
         finally:
             self._outlet = None
             outlet.close()
             self.deadline_s = inf if self._exchange is None else self._body_deadline_s(self._exchange)
             if not self.is_closed:
                 transport.set_write_buffer_limits()
-        return sent
+
+    def _poured(self, sent_bytes: int) -> bool:
+        """So much more of a file is gone; whether to go on."""
+        if self._exchange is not None:
+            self._exchange.sent_bytes += sent_bytes
+        self.deadline_s = self._now_s() + self._limits.send_s
+        return not self.is_closed
 
     def _wake_writers(self) -> None:
         if self._phase == _CLOSING:

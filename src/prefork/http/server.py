@@ -35,9 +35,10 @@ from prefork.http.lifespan import Lifespan
 from prefork.http.limits import LINGER_S, HttpLimits
 from prefork.http.logged import LoggedHttpProtocol
 from prefork.http.options import HttpOptions
-from prefork.http.protocol import HttpProtocol, Site
+from prefork.http.protocol import HttpProtocol
 from prefork.http.proxy_protocol import Preface
 from prefork.http.request import NameCache
+from prefork.http.site import Site
 from prefork.http.websocket import WebSocketProtocol
 from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_pool import ThreadPool
