@@ -116,7 +116,9 @@ def test_a_request_in_flight_is_finished_by_the_old_worker(
     new = int(fleet.wait_for(r"\[master (\d+)\] ready: 2 workers", since=mark)[1])
     fleet.wait_for("upgrade: the new master serves", since=mark)
     # The old workers are told in this moment, and may have taken one connection more before they hear of it.
-    wait_until(lambda: pid_of(ask(fleet)) != held.pid, "the old worker takes no more", show=lambda: fleet.output)
+    wait_until(
+        lambda: pid_of(ask(fleet)) != held.pid, "the old worker takes no more", show=lambda: fleet.output
+    )
     assert fleet.is_running
     assert pid_of(held.answer()) == held.pid
     assert fleet.wait() == 0
