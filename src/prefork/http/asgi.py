@@ -86,8 +86,9 @@ class ASGIExchange(Exchange):
         scope["state"] = connection.engine.state.copy()
         return scope
 
-    @staticmethod
+    @classmethod
     def template(
+        cls,
         *,
         scheme: str,
         client: tuple[str, int | None] | None,

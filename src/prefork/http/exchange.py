@@ -132,8 +132,9 @@ class Exchange:
         self.scope = scope
         self.keep_alive = keep_alive
 
-    @staticmethod
+    @classmethod
     def template(
+        cls,
         *,
         scheme: str,
         client: tuple[str, int | None] | None,
@@ -347,7 +348,7 @@ class Exchange:
         clock = self.connection.engine.clock
         if not clock.is_awake:
             clock.wake()
-        is_bodiless = bool(flags & HAS_NO_BODY) or self.is_head_only
+        is_bodiless = self.is_bodiless
         self._is_chunked = length is None and not is_bodiless and not self.is_http_1_0
         self._body_left = length
         if length is None and self.is_http_1_0 and not is_bodiless:
@@ -358,7 +359,7 @@ class Exchange:
 
     def _framed(self, body: bytes, *, is_last: bool) -> bytes:
         """The bytes of a piece on the wire. Raises ResponseError, with nothing sent, if it does not fit."""
-        if self._head[2] & HAS_NO_BODY or self.is_head_only:
+        if self.is_bodiless:
             return b""
         size = len(body)
         self.sent_bytes += size

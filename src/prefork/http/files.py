@@ -21,10 +21,9 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from prefork.http.exchange import NOTHING, ClientDisconnectedError, Connection, Exchange
+from prefork.http.exchange import JOIN_BYTES, NOTHING, ClientDisconnectedError, Connection, Exchange
 from prefork.http.response import ResponseError
 
-_JOIN_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 """Read at once where the kernel cannot send the file itself."""
 _MOST_BYTES: Final = 2**30
@@ -64,7 +63,7 @@ async def send_open_file(
 async def send_range(exchange: Exchange, fd: int, offset: int, count: int, *, is_last: bool) -> None:
     """Send a part of a file as a piece of the body. Raises ResponseError, ClientDisconnectedError."""
     connection = exchange.connection
-    if count <= _JOIN_BYTES and exchange.stage != NOTHING and not exchange.is_bodiless:
+    if count <= JOIN_BYTES and exchange.stage != NOTHING and not exchange.is_bodiless:
         data = os.pread(fd, count, offset)
         if len(data) != count:
             raise _too_short(len(data), count)

@@ -21,10 +21,9 @@ from typing import Any, Final, Literal
 from prefork.errors import ApplicationError, ConfigError, DrainedError
 from prefork.http.asgi import ASGIApplication, Message
 from prefork.http.exchange import logger
+from prefork.http.options import LIFESPANS
 
 Mode = Literal["auto", "on", "off"]
-
-_MODES: Final = ("auto", "on", "off")
 
 _OURS: Final = ("prefork", "uvicorn", "hypercorn", "aiohttp", "waitress", "asyncio")
 """Packages whose frames stand above the application's in a traceback, and tell nobody anything."""
@@ -47,7 +46,7 @@ class Lifespan:
     @staticmethod
     def check(mode: str) -> None:
         """Raise ConfigError if there is no such mode."""
-        if mode not in _MODES:
+        if mode not in LIFESPANS:
             raise ConfigError(f"lifespan must be one of auto, on, off, not {mode!r}")
 
     async def startup(self) -> None:

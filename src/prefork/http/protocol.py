@@ -261,16 +261,13 @@ class HttpProtocol(asyncio.Protocol):
         self._is_plain = False
         self._again = self._seen = b""
         self._unfed = bytes(self._unfed) + data if self._unfed else memoryview(data)
-        exchange = self._exchange
-        if exchange is not None and (exchange.is_waiting_for_body or exchange.stage == COMPLETE):
+        if self._exchange is not None and _owes_body(self._exchange):
             self.deadline_s = self._now_s() + self._limits.body_s
         self._proceed()
 
     def _body_deadline_s(self, exchange: Exchange) -> float:
-        """By when the client has to send more of a body that is waited for, or that is thrown away."""
-        if exchange.is_waiting_for_body or exchange.stage == COMPLETE:
-            return self._now_s() + self._limits.body_s
-        return inf
+        """By when the client has to send more, if it has to."""
+        return self._now_s() + self._limits.body_s if _owes_body(exchange) else inf
 
     def _proceed(self) -> None:
         """Do all that can be done now: parse, start, refuse; then read on, or not."""
@@ -335,10 +332,7 @@ class HttpProtocol(asyncio.Protocol):
         else:
             if self._exchange is None and not reader.queue:
                 self._in_head(0)
-            elif (
-                reader.carried_bytes > self._limits.head_bytes
-                or reader.header_count > self._limits.header_count
-            ):
+            elif reader.is_overfull:
                 self._refuse(431)
         if self._exchange is not None:
             self._exchange.wake()
@@ -347,14 +341,14 @@ class HttpProtocol(asyncio.Protocol):
     def _in_head(self, read_bytes: int) -> None:
         """A head has begun and is not complete."""
         self._is_plain = False
-        reader, limits = self._reader, self._limits
+        reader = self._reader
         reader.carried_bytes += read_bytes
-        if reader.carried_bytes > limits.head_bytes or reader.header_count > limits.header_count:
+        if reader.is_overfull:
             self._refuse(431)
             self._proceed()
         elif self._phase < _IN_HEAD:
             if self._phase == _IDLE:
-                self.deadline_s = self._now_s() + limits.head_s
+                self.deadline_s = self._now_s() + self._limits.head_s
             self._phase = _IN_HEAD
 
     def _failed(self, error: Exception, piece: bytes | memoryview) -> None:
@@ -413,7 +407,6 @@ class HttpProtocol(asyncio.Protocol):
         self._reader.close()
         if self._is_read_paused:
             self._resume_reading()
-        self._connections.discard(self)
         websocket(self.engine, self._limits, self._connections, self._transport, exchange.scope).begin(rest)
 
     # -- the exchange calls ------------------------------------------------------------------------
@@ -520,18 +513,15 @@ class HttpProtocol(asyncio.Protocol):
         return clock.now_s
 
     def _idle(self) -> None:
-        clock = self.engine.clock
-        if not clock.is_awake:
-            clock.wake()
+        now_s, limits = self._now_s(), self._limits
         if self.is_write_paused or self._reader.url:
-            limits = self._limits
             is_in_head = not self.is_write_paused  # read along with the request before
             self._phase = _IN_HEAD if is_in_head else _IDLE
             self._is_plain = False
-            self.deadline_s = clock.now_s + (limits.head_s if is_in_head else limits.send_s)
+            self.deadline_s = now_s + (limits.head_s if is_in_head else limits.send_s)
         else:
             self._phase = _IDLE
-            self.deadline_s = clock.now_s + self._limits.keep_alive_s
+            self.deadline_s = now_s + limits.keep_alive_s
             self._is_plain = not (self._unfed or self._reader.queue or self._refusal)
 
     def on_deadline(self, now_s: float) -> None:
@@ -554,7 +544,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._proceed()
             else:
                 self._finish(is_lingering=False)
-        elif exchange.is_waiting_for_body or exchange.stage == COMPLETE:
+        elif _owes_body(exchange):
             self._refuse(408)
             self._proceed()
         else:
@@ -597,3 +587,8 @@ class HttpProtocol(asyncio.Protocol):
             last.keep_alive = False
         elif self._phase < _IN_HEAD:
             self._finish(is_lingering=False)
+
+
+def _owes_body(exchange: Exchange) -> bool:
+    """More of a body is to come that is waited for, or that is thrown away."""
+    return exchange.is_waiting_for_body or exchange.stage == COMPLETE

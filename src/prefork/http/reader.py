@@ -113,6 +113,11 @@ class RequestReader:
         return len(self._headers)
 
     @property
+    def is_overfull(self) -> bool:
+        """What is being read, head or trailers, is more than one may have."""
+        return self.carried_bytes > self._limits.head_bytes or self.header_count > self._limits.header_count
+
+    @property
     def _is_in_trailers(self) -> bool:
         """What comes is no head, and means nothing; llhttp refuses lengths and codings there."""
         return self.incoming is not None and not self.incoming.is_body_complete

@@ -58,6 +58,8 @@ WSGIApplication = Callable[[Environ, Callable[..., Write]], Iterable[bytes]]
 class WSGIExchange(Exchange):
     """A request and its answer, for a WSGI application that runs on the loop's thread."""
 
+    is_multithread = False
+    """PEP 3333's `wsgi.multithread`."""
     _buffer: BodyBuffer | None = None
     _is_body_read = False
     _iterable: Any = None
@@ -72,8 +74,9 @@ class WSGIExchange(Exchange):
     def renewed(scope: Environ, connection: Connection) -> Environ:  # noqa: ARG004
         return scope.copy()
 
-    @staticmethod
+    @classmethod
     def template(
+        cls,
         *,
         scheme: str,
         client: Client,
@@ -82,7 +85,12 @@ class WSGIExchange(Exchange):
         tls: ssl.SSLObject | None,
     ) -> Environ:
         return beginning(
-            scheme=scheme, client=client, server=server, root_path=root_path, tls=tls, is_multithread=False
+            scheme=scheme,
+            client=client,
+            server=server,
+            root_path=root_path,
+            tls=tls,
+            is_multithread=cls.is_multithread,
         )
 
     # -- the connection calls ----------------------------------------------------------------------

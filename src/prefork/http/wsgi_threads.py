@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -32,10 +31,8 @@ from prefork.http.exchange import (
     logger,
 )
 from prefork.http.files import send_range
-from prefork.http.forwarded import Client
 from prefork.http.response import ResponseError
-from prefork.http.wsgi import Environ, WSGIExchange
-from prefork.http.wsgi_environ import beginning
+from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_file import FileWrapper
 from prefork.http.wsgi_pieces import check, joined, only
 
@@ -43,25 +40,13 @@ from prefork.http.wsgi_pieces import check, joined, only
 class PooledWSGIExchange(WSGIExchange):
     """A request and its answer, for a WSGI application that runs in a thread of `engine.pool`."""
 
+    is_multithread = True
     _context: Context
     _gate: threading.Lock | None = None
     """Held while a piece is on its way."""
     _has_failed = False
     _is_begun = False
     """The thread has handed a piece over; the loop may not have got to it."""
-
-    @staticmethod
-    def template(
-        *,
-        scheme: str,
-        client: Client,
-        server: tuple[str, int | None] | None,
-        root_path: str,
-        tls: ssl.SSLObject | None,
-    ) -> Environ:
-        return beginning(
-            scheme=scheme, client=client, server=server, root_path=root_path, tls=tls, is_multithread=True
-        )
 
     # -- on the loop's thread ------------------------------------------------------------------------
 
