@@ -43,7 +43,7 @@ def answers(raw: bytes, methods: Sequence[str], *, is_cut: bool) -> tuple[list[A
     """
     found: list[Answer] = []
     while raw:
-        method = methods[len(found)] if len(found) < len(methods) else "GET"
+        method = methods[len(found)] if len(found) < len(methods) else _method_refused(raw)
         client = h11.Connection(h11.CLIENT, max_incomplete_event_size=_NO_LIMIT)
         client.send(h11.Request(method=method, target="/", headers=[("Host", "a"), *_upgrading(raw)]))
         client.send(h11.EndOfMessage())
@@ -77,6 +77,11 @@ def answers(raw: bytes, methods: Sequence[str], *, is_cut: bool) -> tuple[list[A
         raw = client.trailing_data[0]
         assert not (closes and raw), f"more is sent after `connection: close`: {raw!r}"
     return found, b""
+
+
+def _method_refused(raw: bytes) -> str:
+    """What a refused request was: a refusal comes with its text, and only a HEAD's must come without."""
+    return "HEAD" if raw.endswith(b"\r\n\r\n") else "GET"
 
 
 def _upgrading(raw: bytes) -> list[tuple[str, str]]:

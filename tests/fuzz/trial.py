@@ -27,7 +27,7 @@ _ORDINARY: Final = HttpLimits(message_bytes=MESSAGE_BYTES)
 _CLOSE: Final = b"\r\nconnection: close"
 _REFUSAL: Final = re.compile(
     rb"HTTP/1\.1 [45]\d\d [^\r]+\r\ndate: [^\r]+\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    rb"content-length: \d+\r\nconnection: close\r\n\r\n[^\n]+\n\Z"
+    rb"content-length: \d+\r\nconnection: close\r\n\r\n([^\n]+\n)?\Z"
 )
 """Of a request with two mistakes, which of them is told may depend on how it came."""
 _CLIENT_LEFT: Final = 499

@@ -176,6 +176,43 @@ def test_a_bad_request_is_refused_and_the_connection_closed(loop: str, name: str
     assert [each.status for each in answers(followed)] == [200, status]
 
 
+HEAD_REFUSED = {
+    "in its target": (b"HEAD /" + b"a" * 200 + b" HTTP/1.1\r\n" + H + b"\r\n", 414),
+    "in its headers": (b"HEAD / HTTP/1.1\r\n" + H + b"a: b\r\n" * 20 + b"\r\n", 431),
+    "at the end of its head": (b"HEAD / HTTP/1.1\r\n\r\n", 400),
+    "in its body": (b"HEAD / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("name", HEAD_REFUSED)
+def test_the_refusal_of_a_head_request_has_no_body(loop: str, name: str) -> None:
+    """Its length and no text (RFC 9110 §9.3.2); behind it the refusal of another method has its text again."""
+    raw, status = HEAD_REFUSED[name]
+    for pieces in ([raw], bytewise(raw)):
+        found, is_closing = said(loop, *pieces)
+        (answer,) = answers(found, ("HEAD",))
+        assert (answer.status, answer["connection"], is_closing) == (status, b"close", True)
+        assert answer["content-length"] not in (None, b"0")
+    found, _ = said(loop, b"HEAD / HTTP/1.1\r\n" + H + b"\r\n" + b"GET / HTTP/1.1\r\n\r\n")
+    assert [each.body for each in answers(found, ("HEAD", "GET"))] == [b"", b"400 Bad Request\n"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_head_request_whose_body_stalls_gets_no_text(loop: str) -> None:
+    """408, its head alone."""
+
+    async def story() -> bytes:
+        async with Wire() as wire:
+            wire.feed(b"HEAD / HTTP/1.1\r\n" + H + b"Content-Length: 3\r\n\r\n")
+            await wire.settle()
+            wire.protocol.on_deadline(wire.loop.time())
+            return await wire.read_to_end()
+
+    (answer,) = answers(run(loop, story), ("HEAD",))
+    assert answer.status == 408
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_never_ends_is_ended(loop: str, name: str) -> None:

@@ -59,7 +59,7 @@ class LoggedHttpProtocol(HttpProtocol):
     def refuse_now(self, status: int) -> None:
         HttpProtocol.refuse_now(self, status)
         host = self.client[0] if self.client else None
-        sent_bytes = refusal_bytes(status)
+        sent_bytes = 0 if self._is_head_refused else refusal_bytes(status)
         self.log.record(host, "-", b"-", "1.1", status, sent_bytes, (), self.scheme, time.monotonic())
 
     def _record(self, exchange: Exchange, status: int) -> None:

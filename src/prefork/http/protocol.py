@@ -54,6 +54,7 @@ class HttpProtocol(asyncio.Protocol):
         "_context",
         "_exchange",
         "_is_eof",
+        "_is_head_refused",
         "_is_plain",
         "_is_proceeding",
         "_is_read_paused",
@@ -106,6 +107,7 @@ class HttpProtocol(asyncio.Protocol):
         self._phase = _NEW
         self._exchange: Exchange | None = None
         self._refusal = 0
+        self._is_head_refused = False
         self._is_plain = True
         self._again = self._seen = b""
         self._scope: dict[str, Any] = {}
@@ -309,7 +311,7 @@ class HttpProtocol(asyncio.Protocol):
         """Send a refusal, the last answer of this connection."""
         clock = self.engine.clock
         clock.wake()
-        self.write(refusal(status, clock.date_line))
+        self.write(refusal(status, clock.date_line, is_bodiless=self._is_head_refused))
         self._finish(is_lingering=True)
 
     def _parse(self) -> bool:
@@ -358,12 +360,14 @@ class HttpProtocol(asyncio.Protocol):
         elif self._reader.is_at_end:
             self._unfed = piece  # data after the last request: never parsed, but it makes us linger
         else:
+            self._reader.is_mangled = not self._reader.refused
             self._refuse(self._reader.refused or status_for(error))
 
     def _refuse(self, status: int) -> None:
         """Answer what is on its way in with `status`, in its turn."""
         incoming = self._reader.incoming
         self._unfed = b""
+        self._is_head_refused = self._reader.is_refused_as_head()
         if incoming is not None and not incoming.is_body_complete:
             if incoming in self._reader.queue:
                 self._reader.queue.remove(incoming)

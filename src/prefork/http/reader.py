@@ -54,6 +54,7 @@ class RequestReader:
         "feed",
         "grafted",
         "incoming",
+        "is_mangled",
         "queue",
         "refused",
         "url",
@@ -79,6 +80,8 @@ class RequestReader:
         self.grafted: bytes | None = None
         self.refused = 0
         """The status of a refusal that was raised."""
+        self.is_mangled = False
+        """llhttp can make nothing of it."""
         self._forget_fields()
         self.begin_anew()
 
@@ -127,6 +130,15 @@ class RequestReader:
         """The last request that this connection will answer has been read; what follows has no meaning."""
         incoming = self.incoming
         return incoming is not None and incoming.is_body_complete and not incoming.keep_alive
+
+    def is_refused_as_head(self) -> bool:
+        """What is refused is a HEAD: not even a refusal may have a body then. One that llhttp stumbled over is nobody's:
+        how much of its head was known then depends on how its bytes came.
+        """
+        incoming = self.incoming
+        if incoming is not None and not incoming.is_body_complete:
+            return incoming.is_head_only
+        return not self.is_mangled and bool(self.url) and self._parser.get_method() == b"HEAD"
 
     def take_upgrade(self, rest: bytes) -> bytes:
         """What to feed after an HttpParserUpgrade that left `rest`: see `_read_framing`."""

@@ -155,12 +155,12 @@ def trailer_section(headers: Iterable[Iterable[Any]]) -> bytes:
     return b"".join(lines)
 
 
-def refusal(status: int, date_line: bytes) -> bytes:
-    """A whole answer of the server's own, after which it closes."""
+def refusal(status: int, date_line: bytes, *, is_bodiless: bool = False) -> bytes:
+    """A whole answer of the server's own, after which it closes. `is_bodiless`: to a HEAD (RFC 9110 §9.3.2)."""
     line = STATUS_LINES[status]
     text = _refusal_text(status)
     head = b"\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-    return line + date_line + head % len(text) + text
+    return line + date_line + head % len(text) + (b"" if is_bodiless else text)
 
 
 def refusal_bytes(status: int) -> int:
