@@ -152,6 +152,12 @@ class Wire:
         """What the server makes for a connection."""
         return self.kind(self.engine, self.limits, self.connections, NameCache(), self.site)
 
+    async def another(self) -> HttpProtocol:
+        """A connection of the same worker, in place of the one before."""
+        self.client.close()
+        await self.until(lambda: self.protocol not in self.connections)
+        return (await self.__aenter__()).protocol
+
     async def __aexit__(self, *_exc: object) -> None:
         self.client.close()
         if self.protocol in self.connections:

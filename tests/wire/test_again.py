@@ -1,4 +1,4 @@
-"""Bytes that come again on a connection are not parsed again: nobody may be able to tell."""
+"""What came before is not parsed again, whoever sends it: nobody may be able to tell."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ REQUESTS = {
     "get": GET,
     "nearly": GET.replace(b"X-A: 1", b"X-A: 2"),
     "another": b"GET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "other target": GET.replace(b"/a?b=c", b"/x%20y/?"),
+    "other method": GET.replace(b"GET", b"DELETE"),
+    "head of the same": GET.replace(b"GET", b"HEAD"),
+    "asterisk of the same": GET.replace(b"GET /a?b=c", b"OPTIONS *"),
+    "absolute of the same": GET.replace(b"/a?b=c", b"http://b/a"),
+    "fragment of the same": GET.replace(b"/a?b=c", b"/a#b"),
+    "1.0 of the same": GET.replace(b"1.1", b"1.0"),
+    "blanks in the same": GET.replace(b"GET /", b"GET  /"),
+    "long target of the same": GET.replace(b"/a?b=c", b"/" + b"a" * 300),
+    "unknown method of the same": GET.replace(b"GET", b"BREW"),
+    "connect of the same": GET.replace(b"GET /a?b=c", b"CONNECT a:1"),
     "lock": LOCK,
     "post": POST,
     "empty post": b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
@@ -56,7 +67,7 @@ TAILS = [
     POST,
     POST[:-1],
 ]
-LIMITS = HttpLimits(head_bytes=4000)
+LIMITS = HttpLimits(head_bytes=4000, target_bytes=200)
 DRAIN = "drain"
 
 
@@ -81,13 +92,24 @@ async def witness(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": text})
 
 
-async def hear(pieces: list[tuple[bytes | str, bool]], *, is_forgetful: bool) -> tuple[bytes, bool]:
-    """What is answered to these pieces; `is_forgetful`: by a connection that parses all that it reads."""
+async def hear(
+    pieces: list[tuple[bytes | str, bool]], *, is_forgetful: bool, before: tuple[bytes, ...] = ()
+) -> tuple[bytes, bool]:
+    """What is answered to these pieces; `is_forgetful`: by a connection that parses all that it reads.
+
+    `before`: what others have asked, three times each.
+    """
     site = Site(trusted=TrustedProxies("unix"))
     async with Wire(witness, limits=LIMITS, site=site, state={"known": 1}) as wire:
+        for piece in before * 3:
+            async with Wire(witness, limits=LIMITS, site=site) as other:
+                other.engine = wire.engine
+                other.protocol = await other.another()
+                other.feed(piece)
+                await other.settle()
         for piece, is_settled in pieces:
             if is_forgetful:
-                wire.protocol._seen = wire.protocol._again = b""
+                wire.protocol._is_between = False
             if isinstance(piece, bytes):
                 wire.feed(piece)
             else:
@@ -138,6 +160,33 @@ def test_nobody_can_tell_whether_a_request_was_parsed(pieces: list[tuple[bytes |
     # uvloop only: which loop it is makes no difference here, and the examples are many.
     kept = run("uvloop", lambda: hear(pieces, is_forgetful=False))
     assert kept == run("uvloop", lambda: hear(pieces, is_forgetful=True))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("before", REQUESTS)
+def test_nobody_can_tell_what_others_have_asked(loop: str, before: str) -> None:
+    """Whatever came first, from others, the same answer to each kind of request, alone and with others behind it."""
+    for raw in REQUESTS.values():
+        for pieces in (each_settled(raw), each_settled(raw, GET), each_settled(raw + b"UN", LOCK)):
+            told = run(
+                loop, lambda pieces=pieces: hear(pieces, is_forgetful=False, before=(REQUESTS[before],))
+            )
+            assert told == run(loop, lambda pieces=pieces: hear(pieces, is_forgetful=True))
+
+
+@given(
+    st.binary(max_size=12),
+    st.sampled_from([b"GET ", b"PUT ", b"UNLOCK ", b"get ", b"", b"GET / HTTP/1.1\r\nA: "]),
+)
+@example(b"/a b", b"GET ")
+@example(b"/a\x7f", b"GET ")
+@example(b"/\xff", b"GET ")
+@example(b'/"<>\\^`{|}', b"GET ")
+def test_a_first_line_is_read_as_the_parser_reads_it(target: bytes, method: bytes) -> None:
+    """Before headers that are known: whatever stands for the target."""
+    raw = method + target + GET[GET.index(b" HTTP") :]
+    kept = run("uvloop", lambda: hear(each_settled(raw, GET), is_forgetful=False, before=(GET,)))
+    assert kept == run("uvloop", lambda: hear(each_settled(raw, GET), is_forgetful=True))
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -123,12 +123,12 @@ def test_http_1_0(loop: str, way: str) -> None:
 def beginning(**changes: Any) -> dict[str, Any]:
     given = {
         "scheme": "http",
-        "client": ("1.2.3.4", 5),
         "server": ("::1", 8000),
         "root_path": "",
         "tls": None,
     }
-    return WSGIExchange.template(**(given | changes))
+    client = changes.pop("client", ("1.2.3.4", 5))
+    return WSGIExchange.template(**(given | changes)) | WSGIExchange.own(client)
 
 
 def test_addresses() -> None:

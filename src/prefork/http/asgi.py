@@ -33,7 +33,7 @@ from prefork.http.exchange import (
     logger,
 )
 from prefork.http.files import send_open_file, send_path
-from prefork.http.forwarded import Origin
+from prefork.http.forwarded import Client, Origin
 from prefork.http.request import HOST, Target
 from prefork.http.response import ResponseError, trailer_section
 from prefork.http.tls_scope import tls_extension
@@ -57,21 +57,20 @@ EXTENSIONS: Final[tuple[str, ...]] = (
 class ASGIExchange(Exchange):
     """A request and its answer, for an ASGI application."""
 
+    __slots__ = ()
+
     _is_body_taken = False
     _takes_trailers = False
     _waiters: list[asyncio.Future[None]] | None = None
-    task: asyncio.Task[None] | None = None
 
     @staticmethod
     def scope_of(
         connection: Connection, method: str, target: Target, headers: list[tuple[bytes, bytes]]
     ) -> dict[str, Any]:
         scope = connection.template.copy()
-        scope["method"] = method
-        path, scope["raw_path"], scope["query_string"] = target
-        root_path = scope["root_path"]
-        scope["path"] = root_path + path if root_path else path
+        scope["client"] = connection.client
         scope["headers"] = headers
+        _aim(scope, method, target)
         scope["asgi"] = scope["asgi"].copy()
         scope["extensions"] = scope["extensions"].copy()
         scope["state"] = connection.engine.state.copy()
@@ -80,18 +79,30 @@ class ASGIExchange(Exchange):
     @staticmethod
     def renewed(scope: dict[str, Any], connection: Connection) -> dict[str, Any]:
         scope = scope.copy()
+        scope["client"] = connection.client
         scope["headers"] = scope["headers"].copy()
         scope["asgi"] = scope["asgi"].copy()
         scope["extensions"] = scope["extensions"].copy()
         scope["state"] = connection.engine.state.copy()
         return scope
 
+    @staticmethod
+    def retargeted(
+        scope: dict[str, Any], connection: Connection, method: str, target: Target
+    ) -> dict[str, Any]:
+        scope = ASGIExchange.renewed(scope, connection)
+        _aim(scope, method, target)
+        return scope
+
+    @staticmethod
+    def own(client: Client) -> dict[str, Any]:  # noqa: ARG004
+        return {}  # `client` is set each time
+
     @classmethod
     def template(
         cls,
         *,
         scheme: str,
-        client: tuple[str, int | None] | None,
         server: tuple[str, int | None] | None,
         root_path: str,
         tls: ssl.SSLObject | None,
@@ -101,7 +112,7 @@ class ASGIExchange(Exchange):
             "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
             "http_version": "1.1",
             "server": server,
-            "client": client,
+            "client": None,
             "scheme": scheme,
             "root_path": root_path,
             "method": "",
@@ -242,10 +253,11 @@ class ASGIExchange(Exchange):
         """ASGI: the head (kept back until the first piece of the body), or a piece of the body."""
         kind = message["type"]
         if kind == "http.response.body":
-            if self.stage == HEAD_GIVEN and self.is_ordinary and not message.get("more_body"):
+            body = message.get("body", b"")
+            is_last = not message.get("more_body")
+            if is_last and self.stage == HEAD_GIVEN and self.is_ordinary:
                 # What nearly every answer is, in as few steps as there can be; `send_whole` does the same for all.
                 lines, length, flags = self._head
-                body = message.get("body", b"")
                 if not flags and type(body) is bytes and length == len(body) <= JOIN_BYTES:
                     connection = self.connection
                     clock = connection.engine.clock
@@ -255,7 +267,7 @@ class ASGIExchange(Exchange):
                     self.sent_bytes = length
                     connection.answer(b"".join((lines, clock.date_line, b"\r\n\r\n", body)))
                     return
-            self.send_piece(message.get("body", b""), is_last=not message.get("more_body"))
+            self.send_piece(body, is_last=is_last)
             if self.connection.is_write_paused and self.stage != COMPLETE:
                 await self._writable()
         elif kind == "http.response.start":
@@ -307,3 +319,10 @@ class ASGIExchange(Exchange):
         self.add_trailers(trailer_section(message.get("headers", ())), is_sent=self._takes_trailers)
         if not message.get("more_trailers"):
             self.end_trailers()
+
+
+def _aim(scope: dict[str, Any], method: str, target: Target) -> None:
+    scope["method"] = method
+    path, scope["raw_path"], scope["query_string"] = target
+    root_path = scope["root_path"]
+    scope["path"] = root_path + path if root_path else path

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefork.http.asgi import ASGIExchange
 from prefork.http.clock import Clock
+from prefork.http.entrance import Entrances
 from prefork.http.exchange import Exchange
 from prefork.http.response import Composer
 
@@ -35,6 +36,7 @@ class Engine:
         self.pool: Any = None
         """Threads for WSGI; None: applications run on the loop's thread."""
         self.composer = Composer()
+        self.entrances = Entrances()
         self.running: set[object] = set()
         """Exchanges whose application has not returned; some outlive their connections."""
         self.keeps_alive = True

@@ -30,10 +30,11 @@ from prefork.http.response import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
 
     from prefork.http.engine import Engine
-    from prefork.http.forwarded import Origin
+    from prefork.http.forwarded import Client, Origin
 
 JOIN_BYTES: Final = 64 * 1024
 """Up to this a head and its body are joined for one write; above it the copy costs more than a second buffer."""
@@ -61,8 +62,11 @@ class Connection(Protocol):
     engine: Engine
     is_proxy_trusted: bool
     """What the other side says of forwarding is to be believed."""
+    client: Client
+    own: dict[str, Any]
+    """What of its scopes (or environs) is not the same for all connections that came the same way."""
     template: dict[str, Any]
-    """What all scopes (or environs) of this connection begin with."""
+    """What all of its scopes begin with, besides."""
     is_write_paused: bool
     is_closed: bool
     """Nobody is there any more."""
@@ -94,7 +98,23 @@ class Connection(Protocol):
 class Exchange:
     """One request and its answer. Made for each request, so that no later one can be mistaken for it."""
 
-    # No slots, and defaults in the class: of all the values here few requests change more than three.
+    # What every request reads is in slots, which is a store each; what few change has its default in the class. A
+    # default that instances sometimes hide is what CPython looks up the slow way: 40 ns each time.
+    __slots__ = (
+        "__dict__",
+        "_head",
+        "connection",
+        "has_body",
+        "is_body_complete",
+        "is_disconnected",
+        "is_ordinary",
+        "keep_alive",
+        "scope",
+        "sent_bytes",
+        "stage",
+        "task",
+    )
+
     _head: Head
     _body_left: int | None = None
     _is_chunked = False
@@ -107,23 +127,28 @@ class Exchange:
     """What has come of the body."""
     connection: Connection
     expects_continue = False
-    has_body = False
+    has_body: bool
     """The request has announced a body that is not empty."""
-    is_body_complete = False
-    is_disconnected = False
+    is_body_complete: bool
+    is_disconnected: bool
     is_half_closed = False
     is_head_only = False
     """The request is a HEAD: its answer has no body."""
     is_http_1_0 = False
-    is_ordinary = True
+    is_ordinary: bool
     """Nothing is special about request and answer: no HEAD, no close, no 100-continue, no trailers, nobody gone, nobody waiting."""
     is_waiting_for_body = False
     keep_alive: bool
+    pristine: tuple[dict[str, Any], list[tuple[bytes, bytes]]] | None = None
+    """Of a request with headers about forwarding: its scope as if it had none, and its headers."""
     scope: dict[str, Any]
     """What the application is told of the request: a scope, or an environ."""
-    sent_bytes = 0
+    sent_bytes: int
     """Of the answer's body, without its framing."""
-    stage = NOTHING
+    stage: int
+    """How far the answer has come."""
+    task: asyncio.Task[None] | None
+    """Runs the application, or sends what it has left to send; None for one that never waits."""
     wants_websocket = False
     """It is a handshake of RFC 6455, as far as the parser can tell."""
 
@@ -131,18 +156,27 @@ class Exchange:
         self.connection = connection
         self.scope = scope
         self.keep_alive = keep_alive
+        self.stage = NOTHING
+        self.is_ordinary = True
+        self.has_body = self.is_body_complete = self.is_disconnected = False
+        self.task = None
+        self.sent_bytes = 0
 
     @classmethod
     def template(
         cls,
         *,
         scheme: str,
-        client: tuple[str, int | None] | None,
         server: tuple[str, int | None] | None,
         root_path: str,
         tls: ssl.SSLObject | None,
     ) -> dict[str, Any]:
-        """What all scopes of a connection begin with."""
+        """What the scopes of all connections begin with that came the same way."""
+        raise NotImplementedError
+
+    @staticmethod
+    def own(client: Client) -> dict[str, Any]:
+        """What is a connection's own in them."""
         raise NotImplementedError
 
     @staticmethod
@@ -155,6 +189,13 @@ class Exchange:
     @staticmethod
     def renewed(scope: dict[str, Any], connection: Connection) -> dict[str, Any]:
         """A scope like `scope`, which no application has had; nothing that one may change is shared."""
+        raise NotImplementedError
+
+    @staticmethod
+    def retargeted(
+        scope: dict[str, Any], connection: Connection, method: str, target: Target
+    ) -> dict[str, Any]:
+        """As `renewed`, of a request that differs in method and target."""
         raise NotImplementedError
 
     # -- the connection calls: what each interface does its own way ----------------------------------

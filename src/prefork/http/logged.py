@@ -40,8 +40,10 @@ class LoggedHttpProtocol(HttpProtocol):
         HttpProtocol.data_received(self, data)
 
     def answer(self, data: bytes) -> None:
-        self.write(data)
-        self.response_done()
+        exchange = self._exchange
+        HttpProtocol.answer(self, data)
+        if exchange is not None and exchange is not self._recorded:
+            self._record(exchange, exchange.status)
 
     def response_done(self) -> None:
         exchange = self._exchange

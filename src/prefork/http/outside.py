@@ -34,6 +34,14 @@ def reset_on_close(transport: asyncio.BaseTransport) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
+def plain_fd(transport: asyncio.BaseTransport) -> int:
+    """The descriptor that bytes can be written to as they are; -1 if there is none, as over TLS."""
+    if transport.get_extra_info("sslcontext") is not None:
+        return -1
+    connection = transport.get_extra_info("socket")
+    return -1 if connection is None else int(connection.fileno())
+
+
 def end_writing(transport: asyncio.WriteTransport) -> None:
     """Half-close. Never raises: of a client that has reset meanwhile the transport tells at its next read."""
     with contextlib.suppress(OSError):  # asyncio's own transport calls shutdown(2) here and now: ENOTCONN

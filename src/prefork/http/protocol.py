@@ -17,23 +17,29 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from math import inf
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 
 from prefork.http.connections import Connections
 from prefork.http.engine import Engine
+from prefork.http.entrance import Entrance
 from prefork.http.exchange import COMPLETE, HEAD_SENT, Exchange
 from prefork.http.files import Outlet, copy_file
 from prefork.http.forwarded import Origin, apply
 from prefork.http.limits import BODY_HIGH_WATER_BYTES, LINGER_S, SLICE_BYTES, HttpLimits
-from prefork.http.outside import address_of, end_writing, reset_on_close, status_for
+from prefork.http.outside import address_of, end_writing, plain_fd, reset_on_close, status_for
 from prefork.http.proxy_protocol import Preface
 from prefork.http.reader import RequestReader
 from prefork.http.request import NameCache
 from prefork.http.response import refusal
 from prefork.http.site import Site, WebSocketFactory
+from prefork.http.tls_scope import tls_key
+
+if TYPE_CHECKING:
+    import ssl
 
 # Phases of a connection without an exchange, in their order; plain numbers, since they are compared for each request.
 _NEW: Final = 0
@@ -49,15 +55,18 @@ class HttpProtocol(asyncio.Protocol):
     """One connection of a worker. asyncio calls its methods, and so do its current exchange and the clock."""
 
     __slots__ = (
-        "_again",
         "_connections",
         "_context",
+        "_entrance",
         "_exchange",
+        "_fd",
+        "_is_between",
         "_is_eof",
         "_is_head_refused",
         "_is_plain",
         "_is_proceeding",
         "_is_read_paused",
+        "_is_reading",
         "_limits",
         "_names",
         "_outlet",
@@ -65,8 +74,6 @@ class HttpProtocol(asyncio.Protocol):
         "_preface",
         "_reader",
         "_refusal",
-        "_scope",
-        "_seen",
         "_site",
         "_stuck_bytes",
         "_transport",
@@ -78,6 +85,7 @@ class HttpProtocol(asyncio.Protocol):
         "is_closed",
         "is_proxy_trusted",
         "is_write_paused",
+        "own",
         "scheme",
         "template",
         "write",
@@ -109,11 +117,11 @@ class HttpProtocol(asyncio.Protocol):
         self._refusal = 0
         self._is_head_refused = False
         self._is_plain = True
-        self._again = self._seen = b""
-        self._scope: dict[str, Any] = {}
+        self._is_between = True
         self._unfed: bytes | memoryview = b""
         self._is_eof = False
         self._is_proceeding = False
+        self._is_reading = False
         self._is_read_paused = False
         self._stuck_bytes = 0
         self._writers: list[asyncio.Future[None]] | None = None
@@ -123,6 +131,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of asyncio's
         self.write = self._transport.write
+        self._fd = plain_fd(self._transport)
         self._context = contextvars.copy_context()
         self._open()
         self._connections.add(self)
@@ -145,14 +154,29 @@ class HttpProtocol(asyncio.Protocol):
         # A preface that names no client leaves the proxy itself, and what a client says of forwarding is not its word.
         is_named = preface is None or (preface.source is not None and client is not None)
         self.is_proxy_trusted = is_named and self._site.trusted.trusts(client[0] if client else None)
-        self.template = self.engine.exchange.template(
-            scheme=scheme, client=client, server=server, root_path=self._site.root_path, tls=tls
-        )
+        self._enter(server, tls)
         self._reader = RequestReader(self, self._limits, self._names)
         if peer is None:
             # It was reset before it was accepted, and what it has sent can still be read: from nobody, that is, and a
             # client without an address passes for one at a Unix socket, whose peer is "".
             self.abort()
+
+    def _enter(self, server: tuple[str, int | None] | None, tls: ssl.SSLObject | None) -> None:
+        """Find those who came the same way."""
+        engine = self.engine
+        told = tls_key(tls)
+        key = (self.scheme, server, told)
+        entrance = None if told is None else engine.entrances.get(key)
+        if entrance is None:
+            template = engine.exchange.template(
+                scheme=self.scheme, server=server, root_path=self._site.root_path, tls=tls
+            )
+            entrance = Entrance(template, self._limits)
+            if told is not None:
+                engine.entrances.remember(key, entrance)
+        self._entrance = entrance
+        self.template = entrance.template
+        self.own = engine.exchange.own(self.client)
 
     def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
         """Where a forwarded request came from."""
@@ -162,15 +186,21 @@ class HttpProtocol(asyncio.Protocol):
         if self._exchange is not None or not self._is_plain or len(data) > SLICE_BYTES:
             self._take_in(data)
             return
-        if data == self._again:
-            self._ask_again()
-            return
+        if self._is_between:
+            kept = self._entrance.known.get(data)
+            if kept is not None:
+                self._ask_again(self.engine.exchange.renewed(kept[0], self), kept[1])
+                return
+            alike = self._entrance.alike(data)
+            if alike is not None:
+                kept, method, target = alike
+                self._ask_again(self.engine.exchange.retargeted(kept[0], self, method, target), kept[1])
+                return
         reader = self._reader
         try:
             reader.feed(data)
         except Exception as error:  # also whatever a callback raised
-            self._is_plain = False
-            self._again = self._seen = b""
+            self._is_plain = self._is_between = False
             self._failed(error, data)
             self._proceed()
             return
@@ -180,38 +210,40 @@ class HttpProtocol(asyncio.Protocol):
             return
         exchange = self._exchange = queue.pop(0)
         if queue or reader.url:  # there is more than this request
-            self._is_plain = False
-            self._again = self._seen = b""
+            self._is_plain = self._is_between = False
         elif exchange.is_ordinary and not exchange.has_body and data.endswith(_HEAD_END):
-            self._see(data, exchange)
+            # The parser stands between two requests. Where it may not, or cannot be told to, nothing may be learnt and
+            # nothing that is known asked for: "UN", read behind one, makes another request of "LOCK /".
+            if self._is_between:
+                self._entrance.learn(data, exchange)
+            self._is_between = True
         else:
-            self._again = self._seen = b""
-        exchange.start()
+            self._is_between = False
+        self._is_reading = True
+        try:
+            exchange.start()
+        finally:
+            self._is_reading = False
         if queue:
             self._proceed()
+        elif exchange.stage == COMPLETE and exchange.is_body_complete:
+            reader.incoming = None  # an idle connection keeps nothing of its requests
 
-    def _see(self, data: bytes, exchange: Exchange) -> None:
-        """All of `data` was one request, on an idle connection.
-
-        Many clients ask the same again: what comes a second time is kept, so that from the third time on it need not
-        be parsed. That holds only while the parser stands between two requests: "UN", read behind one, makes another
-        request of "LOCK /". So whatever may have left it elsewhere, or cannot be told to, has all this forgotten.
-        """
-        if data == self._seen:
-            self._again = data
-            self._scope = exchange.renewed(exchange.scope, self)
-        self._seen = data
-
-    def _ask_again(self) -> None:
-        """Every byte is as it was: so is what they mean."""
+    def _ask_again(self, scope: dict[str, Any], forwarding: list[tuple[bytes, bytes]] | None) -> None:
+        """It means what it meant before; by another client, perhaps. The parser knows nothing of it."""
         engine = self.engine
-        make = engine.exchange
-        exchange = make(self, make.renewed(self._scope, self), engine.keeps_alive)
+        exchange = self._exchange = engine.exchange(self, scope, engine.keeps_alive)
         exchange.is_body_complete = True
+        if forwarding is not None and self.is_proxy_trusted:
+            exchange.set_origin(self.origin_of(forwarding))
         if not engine.keeps_alive:
             exchange.is_ordinary = False
-        self._exchange = self._reader.incoming = exchange
-        exchange.start()
+            self._reader.incoming = exchange
+        self._is_reading = True
+        try:
+            exchange.start()
+        finally:
+            self._is_reading = False
 
     def eof_received(self) -> bool:
         """The client sends nothing more. It may still read: what it has asked for is answered, then all is closed."""
@@ -229,6 +261,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._phase = _CLOSING
         self._is_plain = False
+        self._fd = -1
         self.is_closed = True
         self._connections.discard(self)
         exchange, self._exchange = self._exchange, None
@@ -260,8 +293,7 @@ class HttpProtocol(asyncio.Protocol):
     def _take_in(self, data: bytes) -> None:
         if self._phase >= _LINGERING:
             return
-        self._is_plain = False
-        self._again = self._seen = b""
+        self._is_plain = self._is_between = False
         self._unfed = bytes(self._unfed) + data if self._unfed else memoryview(data)
         if self._exchange is not None and _owes_body(self._exchange):
             self.deadline_s = self._now_s() + self._limits.body_s
@@ -416,7 +448,10 @@ class HttpProtocol(asyncio.Protocol):
     # -- the exchange calls ------------------------------------------------------------------------
 
     def answer(self, data: bytes) -> None:
-        self.write(data)
+        if self._is_reading and self._fd >= 0 and not self._transport.get_write_buffer_size():
+            self._write_now(data)
+        else:
+            self.write(data)
         exchange = self._exchange
         if exchange is None or not (self._is_plain and exchange.is_body_complete) or self.is_write_paused:
             self.response_done()
@@ -424,6 +459,19 @@ class HttpProtocol(asyncio.Protocol):
         self._exchange = None
         self._phase = _IDLE
         self.deadline_s = self.engine.clock.now_s + self._limits.keep_alive_s
+
+    def _write_now(self, data: bytes) -> None:
+        """Write past the transport, which would put it off to the end of the loop's turn.
+
+        Only within a read event, and while nothing waits to be written: then the descriptor is open for certain, and
+        still this connection's.
+        """
+        try:
+            sent_bytes = os.write(self._fd, data)
+        except OSError:
+            sent_bytes = 0  # no room, or nobody there: the transport finds out
+        if sent_bytes < len(data):
+            self.write(data[sent_bytes:])
 
     def response_done(self) -> None:
         exchange = self._exchange
@@ -505,6 +553,7 @@ class HttpProtocol(asyncio.Protocol):
     def abort(self) -> None:
         self._phase = _CLOSING
         self._is_plain = False
+        self._fd = -1
         reset_on_close(self._transport)
         self._transport.abort()
 
@@ -558,6 +607,7 @@ class HttpProtocol(asyncio.Protocol):
         """All is said: close once it is sent; `is_lingering` if the client may be sending still."""
         limits = self._limits
         self._is_plain = False
+        self._fd = -1
         self._unfed = b""
         self._reader.queue.clear()
         self._stuck_bytes = self._transport.get_write_buffer_size() + 1

@@ -132,8 +132,9 @@ class RequestReader:
         return incoming is not None and incoming.is_body_complete and not incoming.keep_alive
 
     def is_refused_as_head(self) -> bool:
-        """What is refused is a HEAD: not even a refusal may have a body then. One that llhttp stumbled over is nobody's:
-        how much of its head was known then depends on how its bytes came.
+        """What is refused is a HEAD: not even a refusal may have a body then.
+
+        What llhttp stumbles over in a head is never one: how much of it was known then depends on how its bytes came.
         """
         incoming = self.incoming
         if incoming is not None and not incoming.is_body_complete:
@@ -264,8 +265,10 @@ class RequestReader:
         self._read_framing(exchange, parser)
         if self._host_count != 1 and (self._host_count > 1 or not exchange.is_http_1_0):
             self._refuse(400)
-        if self._is_forwarded and connection.is_proxy_trusted:
-            exchange.set_origin(connection.origin_of(headers))
+        if self._is_forwarded:
+            exchange.pristine = scope.copy(), headers
+            if connection.is_proxy_trusted:
+                exchange.set_origin(connection.origin_of(headers))
         self.queue.append(exchange)
         self.carried_bytes = 0
         self._forget_fields()

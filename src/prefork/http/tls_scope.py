@@ -54,6 +54,19 @@ def tls_extension(connection: ssl.SSLObject | None) -> dict[str, Any]:
     }
 
 
+def tls_key(connection: ssl.SSLObject | None) -> tuple[str | None, str] | None:
+    """What the extension depends on, for a client without a certificate; None for one that has one.
+
+    A connection without TLS has a key, too.
+    """
+    if connection is None:
+        return "", ""
+    if connection.getpeercert(binary_form=True):
+        return None
+    cipher = connection.cipher()
+    return connection.version(), cipher[0] if cipher else ""
+
+
 def _name(certificate: Any) -> str | None:
     """The subject as RFC 4514 writes it: last first, special characters escaped."""
     parts = [

@@ -52,8 +52,8 @@ class _Denial(Exchange):
     """The HTTP answer that an application gives in place of accepting."""
 
     def __init__(self, connection: WebSocketProtocol) -> None:
-        self.connection = cast(Any, connection)  # of which it asks engine, write, response_done and abort
-        self.keep_alive = False
+        # Of the connection it asks engine, write, response_done and abort.
+        super().__init__(cast(Any, connection), {}, keep_alive=False)
 
     def wake(self) -> None:
         """Nobody waits here: `receive` is the session's."""

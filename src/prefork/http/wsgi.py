@@ -41,9 +41,10 @@ from prefork.http.exchange import (
     logger,
 )
 from prefork.http.files import send_range
-from prefork.http.forwarded import Client, Origin
+from prefork.http.forwarded import Origin
+from prefork.http.request import Target
 from prefork.http.response import ResponseError
-from prefork.http.wsgi_environ import beginning, environ_of, log_fields, set_origin
+from prefork.http.wsgi_environ import aim, beginning, environ_of, log_fields, own_of, set_origin
 from prefork.http.wsgi_file import FileWrapper
 from prefork.http.wsgi_head import compose, remembered
 from prefork.http.wsgi_input import MEMORY_BYTES, BodyBuffer
@@ -58,6 +59,8 @@ WSGIApplication = Callable[[Environ, Callable[..., Write]], Iterable[bytes]]
 class WSGIExchange(Exchange):
     """A request and its answer, for a WSGI application that runs on the loop's thread."""
 
+    __slots__ = ()
+
     is_multithread = False
     """PEP 3333's `wsgi.multithread`."""
     _buffer: BodyBuffer | None = None
@@ -65,28 +68,32 @@ class WSGIExchange(Exchange):
     _iterable: Any = None
     """What the application has returned, until it is closed."""
     _pieces: Iterator[bytes]
-    task: asyncio.Task[None] | None = None
-    """Sends what did not go out at once."""
 
     scope_of = staticmethod(environ_of)
 
     @staticmethod
-    def renewed(scope: Environ, connection: Connection) -> Environ:  # noqa: ARG004
-        return scope.copy()
+    def renewed(scope: Environ, connection: Connection) -> Environ:
+        return scope | connection.own  # a copy
+
+    @staticmethod
+    def retargeted(scope: Environ, connection: Connection, method: str, target: Target) -> Environ:
+        environ = scope | connection.own
+        aim(environ, method, target)
+        return environ
+
+    own = staticmethod(own_of)
 
     @classmethod
     def template(
         cls,
         *,
         scheme: str,
-        client: Client,
         server: tuple[str, int | None] | None,
         root_path: str,
         tls: ssl.SSLObject | None,
     ) -> Environ:
         return beginning(
             scheme=scheme,
-            client=client,
             server=server,
             root_path=root_path,
             tls=tls,
@@ -122,7 +129,7 @@ class WSGIExchange(Exchange):
                 self.stage = COMPLETE
                 self.sent_bytes = length
                 connection.answer(b"".join((lines, clock.date_line, b"\r\n\r\n", piece)))
-                if self._buffer is not None:
+                if self.has_body:
                     self._forget_body()
                 return
         self._iterable = body

@@ -51,13 +51,12 @@ _MOST_NAMES: Final = 1024
 def beginning(
     *,
     scheme: str,
-    client: Client,
     server: tuple[str, int | None] | None,
     root_path: str,
     tls: ssl.SSLObject | None,
     is_multithread: bool,
 ) -> dict[str, Any]:
-    """Make what all environs of one connection begin with; the arguments are `Exchange.template`'s."""
+    """Make what all environs begin with of connections that came the same way; the arguments are `Exchange.template`'s."""
     host, port = server or ("", None)
     if port is None:  # a Unix socket: neither name nor port may be empty
         host, port = "localhost", 443 if scheme == "https" else 80
@@ -83,35 +82,42 @@ def beginning(
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
     }
-    _set_client(variables, client)
     if tls is not None:
         variables |= _tls_variables(tls)
     return variables
+
+
+def own_of(client: Client) -> dict[str, Any]:
+    """What is a connection's own in its environs."""
+    host, port = client or ("", None)
+    # 0: a proxy knows the host only.
+    return {"REMOTE_ADDR": host, "REMOTE_PORT": str(port)} if port else {"REMOTE_ADDR": host}
 
 
 def environ_of(
     connection: Connection, method: str, target: Target, headers: list[tuple[bytes, bytes]]
 ) -> dict[str, Any]:
     """The environ of a request. `headers` have lower-case names. Runs in the worker."""
-    environ = connection.template.copy()
-    path, raw_path, query = target
-    environ["REQUEST_METHOD"] = method
-    if _PERCENT in raw_path:
-        path = unquote_to_bytes(raw_path).decode("latin-1")
-    environ["PATH_INFO"] = path
-    if query:
-        environ["QUERY_STRING"] = said = query.decode("latin-1")
-        environ["RAW_URI"] = environ["REQUEST_URI"] = raw_path.decode("latin-1") + "?" + said
-    else:
-        environ["RAW_URI"] = environ["REQUEST_URI"] = raw_path.decode("latin-1")
-    if path == "*":  # OPTIONS: a path begins with a slash (PEP 3333)
-        environ["PATH_INFO"] = "/"
+    environ = connection.template | connection.own
+    aim(environ, method, target)
     expected = len(environ) + len(headers)
     for name, value in headers:
         environ[_KEYS.get(name) or _key_of(name)] = value.decode("latin-1")
     if len(environ) != expected or "" in environ:
         _join(environ, headers)
     return environ
+
+
+def aim(environ: dict[str, Any], method: str, target: Target) -> None:
+    """Tell of a request's first line."""
+    path, raw_path, query = target
+    environ["REQUEST_METHOD"] = method
+    if _PERCENT in raw_path:
+        path = unquote_to_bytes(raw_path).decode("latin-1")
+    environ["PATH_INFO"] = path if path != "*" else "/"  # OPTIONS: a path begins with a slash (PEP 3333)
+    uri = raw_path.decode("latin-1")
+    environ["QUERY_STRING"] = said = query.decode("latin-1")
+    environ["RAW_URI"] = environ["REQUEST_URI"] = f"{uri}?{said}" if query else uri
 
 
 def _join(environ: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> None:
@@ -135,7 +141,8 @@ def _key_of(name: bytes) -> str:
 
 def set_origin(environ: dict[str, Any], origin: Origin) -> None:
     """Tell of a forwarded request where it came from; a trusted proxy says so."""
-    _set_client(environ, origin.client)
+    environ.pop("REMOTE_PORT", None)
+    environ.update(own_of(origin.client))
     environ["wsgi.url_scheme"] = origin.scheme
     if origin.scheme == "https":
         environ["HTTPS"] = "on"
@@ -156,13 +163,6 @@ def log_fields(environ: dict[str, Any]) -> LogFields:
         str(environ.get(key) or "") for key in ("REQUEST_METHOD", "REMOTE_ADDR", "wsgi.url_scheme")
     )
     return method, said("RAW_URI"), headers, client or None, scheme
-
-
-def _set_client(environ: dict[str, Any], client: Client) -> None:
-    environ.pop("REMOTE_PORT", None)
-    environ["REMOTE_ADDR"], port = client or ("", None)
-    if port:  # 0: a proxy knows the host only
-        environ["REMOTE_PORT"] = str(port)
 
 
 def _tls_variables(tls: ssl.SSLObject) -> dict[str, str]:
