@@ -46,6 +46,8 @@ class Clock:
         """CR LF, then the whole header line without its end."""
         self.others: list[Expires] = []
         """What else has deadlines, besides the members."""
+        self.on_rest: Callable[[], object] | None = None
+        """Called when nothing has happened for a tick."""
         self._loop = loop
         self._members = members
         self._wall_s = wall_s
@@ -89,9 +91,10 @@ class Clock:
             soonest_s = min(soonest_s, member.deadline_s)
         if was_awake or self.is_awake:
             self._timer = self._loop.call_later(TICK_S, self._tick)
-        elif soonest_s < inf:
-            self._is_ticking = False
+            return
+        if self._is_ticking and self.on_rest is not None:
+            self.on_rest()
+        self._is_ticking = False
+        self._timer = None
+        if soonest_s < inf:
             self._timer = self._loop.call_at(max(soonest_s, now_s + TICK_S), self._tick)
-        else:
-            self._is_ticking = False
-            self._timer = None

@@ -294,7 +294,11 @@ class HttpProtocol(asyncio.Protocol):
         if self._phase >= _LINGERING:
             return
         self._is_plain = self._is_between = False
-        self._unfed = bytes(self._unfed) + data if self._unfed else memoryview(data)
+        if self._unfed:
+            self._unfed = bytes(self._unfed) + data
+        else:
+            # A plain body is taken as it came; all else is sliced.
+            self._unfed = data if self._reader.is_in_plain_body else memoryview(data)
         if self._exchange is not None and _owes_body(self._exchange):
             self.deadline_s = self._now_s() + self._limits.body_s
         self._proceed()
@@ -356,11 +360,15 @@ class HttpProtocol(asyncio.Protocol):
             return False
         if incoming is not None and len(incoming.body) > BODY_HIGH_WATER_BYTES:
             return False
-        size = max(SLICE_BYTES, reader.body_left_bytes)
+        is_plain_body = reader.is_in_plain_body
+        size = reader.body_left_bytes if is_plain_body else SLICE_BYTES
         piece, self._unfed = self._unfed[:size], self._unfed[size:]
-        reader.carried_bytes += len(piece)
         try:
-            reader.feed(piece)
+            if is_plain_body:
+                reader.take_body(bytes(piece))
+            else:
+                reader.carried_bytes += len(piece)
+                reader.feed(piece)
         except Exception as error:  # also whatever a callback raised
             self._failed(error, piece)
         else:

@@ -76,7 +76,7 @@ class RequestReader:
         self.carried_bytes = 0
         """Read since anything was finished: bounds heads, trailers and chunk extensions that never end."""
         self.body_left_bytes = 0
-        """What is to come of a body whose length was told; nothing can hide in it, so it is parsed as it comes."""
+        """What is to come of a body whose length was told."""
         self.grafted: bytes | None = None
         self.refused = 0
         """The status of a refusal that was raised."""
@@ -89,6 +89,21 @@ class RequestReader:
         """Parse on with a new parser."""
         self._parser: Any = httptools.HttpRequestParser(self)
         self.feed = self._parser.feed_data
+
+    @property
+    def is_in_plain_body(self) -> bool:
+        """What comes next is of a body whose length was told: nothing can hide in it, and nobody need parse it."""
+        return self.body_left_bytes > 0 and self.grafted is None
+
+    def take_body(self, body: bytes) -> None:
+        """Take the next bytes of a plain body, no more than are left of it. Raises RefusedError.
+
+        Past the parser, which would copy them; it has lost count then, and another one reads what follows.
+        """
+        self.on_body(body)
+        if not self.body_left_bytes:
+            self.begin_anew()
+            self.on_message_complete()
 
     def close(self) -> None:
         """Let go of all. Parser and connection hold us: circles, and garbage collection is dear."""

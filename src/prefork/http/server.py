@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from prefork.errors import ConfigError
+from prefork.http import memory
 from prefork.http.accepting import Acceptors, connection_limit
 from prefork.http.access import AccessLog
 from prefork.http.asgi import ASGIExchange
@@ -156,6 +157,8 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         connections: Connections[Any] = Connections(loop.time, is_told_of_failures=True)
         clock = Clock(loop, connections)
+        memory.keep_freed()
+        clock.on_rest = memory.give_back
         with self._engine(loop, clock, state) as engine:
             acceptors = Acceptors(
                 connections,
