@@ -13,6 +13,7 @@ BIND ?= 127.0.0.1:$(PORT)
 ARGS ?=
 PYTHONS ?= 3.11 3.12 3.13
 LOCK := requirements/dev.txt
+AUTOBAHN := .venv-autobahn
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
@@ -23,8 +24,12 @@ is_new_enough = -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	if $$p $(is_new_enough); then echo $$p; break; fi; done)
 
+# Of the PATH, or of pyenv, for the Autobahn suite alone.
+PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 2>/dev/null) \
+	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
+
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision test lint format types imports check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision test autobahn lint format types imports check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -35,6 +40,9 @@ run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT
 
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+autobahn: $(TEST_STAMP) $(AUTOBAHN)/bin/wstest ## the Autobahn suite for WebSockets; it needs a python2.7 (PYTHON2=)
+	PATH="$(CURDIR)/$(AUTOBAHN)/bin:$$PATH" $(BIN)/python -m pytest tests/ecosystem/test_http_autobahn.py $(ARGS)
 
 bench: bench-http bench-supervision ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
 
@@ -99,6 +107,17 @@ $(BIN)/python:
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "no virtual environment could be made: on Debian, install python3-venv" >&2; exit 1; }
+
+# The last virtualenv that makes environments for Python 2.7 is 20.21.
+$(AUTOBAHN)/bin/wstest: | $(TEST_STAMP)
+	@if [ -z "$(PYTHON2)" ]; then \
+		echo "the Autobahn suite is written for Python 2.7, and there is none here: make autobahn PYTHON2=/path" >&2; \
+		exit 1; fi
+	@rm -rf $(AUTOBAHN) && $(BIN)/python -m venv $(AUTOBAHN)-maker
+	$(AUTOBAHN)-maker/bin/pip install --quiet --disable-pip-version-check 'virtualenv<20.22'
+	$(AUTOBAHN)-maker/bin/virtualenv --quiet --python $(PYTHON2) $(AUTOBAHN)
+	$(AUTOBAHN)/bin/pip install --quiet autobahntestsuite
+	@rm -rf $(AUTOBAHN)-maker
 
 $(RUN_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable .

@@ -33,7 +33,7 @@ def test_autobahn(tmp_path: Path) -> None:
     """Every case passes, and closes as it should."""
     wstest = shutil.which("wstest")
     if wstest is None:
-        pytest.skip("wstest is not installed")
+        pytest.skip("wstest is not installed: make autobahn")
     with serving("http_plain:asgi", "--message-bytes", str(2**24)) as fleet:
         told = {
             "outdir": "reports",
