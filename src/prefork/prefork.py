@@ -56,7 +56,8 @@ from prefork.worker.serving import Served
 Addresses = str | Sequence[str]
 
 _MOST_PROCESSES = 1024
-"""Workers that the scoreboard has room for, those of a reload counted twice; 64 KiB. More than that do without."""
+"""Workers that the scoreboard has room for, those of a reload counted twice: 1 MiB, of which only
+records that were used take memory. More than that do without."""
 
 
 @dataclass(kw_only=True)

@@ -2,12 +2,14 @@
 
 Rules:
 
-* One record is 64 bytes, a cache line of its own, so that a worker's writes disturb no sibling. Each field is one
-  aligned 32-bit word and is written in one store; readers take no lock and may see the words of one moment ago.
+* One record is a kilobyte, cache lines of its own, so that a worker's writes disturb no sibling. Each field is one
+  aligned 64-bit word and is written in one store; readers take no lock and may see the words of one moment ago.
 * Records belong to processes, not to slots: in a reload the old and the new worker of a slot live together. The master
   gives one out when it starts a worker and takes it back when the worker has been reaped, so no dead worker is counted.
 * `LOAD` is the number of open connections, or `NOT_ACCEPTING`, which is more than any: whoever looks for the least
   loaded worker takes a minimum and passes over those that drain, are full, boot, are gone, or never wrote.
+* What a worker has served is counted in the worker, and told here about once a second (`http.tally`). What workers had
+  served that are gone is kept in the header's words of the same names, so that a sum over all records never goes back.
 * The page is a file without a name. Its descriptor travels to a worker with its first message, which is the same under
   every start method. A program upgrade (USR2) has a page of its own.
 
@@ -22,20 +24,55 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from array import array
+from dataclasses import dataclass
 from typing import Final
 
-VERSION: Final = 1
-RECORD_BYTES: Final = 64
+from prefork.latency import BUCKETS
+
+VERSION: Final = 2
+RECORD_BYTES: Final = 1024
 NOT_ACCEPTING: Final = 2**32 - 1
-_WORDS: Final = RECORD_BYTES // 4
+_WORDS: Final = RECORD_BYTES // 8
 
 # Words of the header.
 _VERSION_WORD: Final = 0
 _RECORD_WORD: Final = 1
 _IN_USE_WORD: Final = 2
 
-# Words of a record.
+# Words of a record; those from `_STATUSES` on are in the header, too, for the workers that are gone.
 _LOAD: Final = 0
+_IS_AWAKE: Final = 1
+_TICK_MS: Final = 2
+_IN_FLIGHT: Final = 3
+_STATUSES: Final = 8
+STATUS_CLASSES: Final = 6
+"""By a status's first digit; 0 is nobody's."""
+_BUCKETS: Final = 16
+_COUNTED: Final = slice(_STATUSES, _BUCKETS + BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one worker has told of itself, as of a second ago at most while it is awake."""
+
+    connections: int | None
+    """Open ones; None: it does not accept."""
+    is_awake: bool
+    """Something has happened within its last second or so."""
+    tick_ms: int
+    """CLOCK_MONOTONIC of the last time that it told: while it is awake that is a second ago, or its loop is blocked."""
+    in_flight: int
+    """Requests whose application has not returned, of those that have waited at all."""
+    statuses: tuple[int, ...]
+    """Answers, by the first digit of their status."""
+    latencies: tuple[int, ...]
+    """Requests by how long they took (`latency`); estimated from a sample where there are many."""
+
+    @property
+    def requests(self) -> int:
+        """Answers in all."""
+        return sum(self.statuses)
 
 
 class _Page:
@@ -43,7 +80,19 @@ class _Page:
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, 0)
-        self.words = memoryview(self._map).cast("I")
+        self.words = memoryview(self._map).cast("Q")
+
+    def told(self, first: int) -> Told:
+        """What the record says whose first word this is."""
+        words = self.words[first : first + _WORDS].tolist()
+        return Told(
+            connections=None if words[_LOAD] == NOT_ACCEPTING else words[_LOAD],
+            is_awake=bool(words[_IS_AWAKE]),
+            tick_ms=words[_TICK_MS],
+            in_flight=words[_IN_FLIGHT],
+            statuses=tuple(words[_STATUSES : _STATUSES + STATUS_CLASSES]),
+            latencies=tuple(words[_BUCKETS : _BUCKETS + BUCKETS]),
+        )
 
     def close(self) -> None:
         self.words.release()
@@ -87,13 +136,26 @@ class Scoreboard:
         return entry
 
     def give_back(self, entry: int) -> None:
-        """Its process is gone: nobody counts it from now on."""
+        """Its process is gone: nobody counts it from now on. What it has served stays counted."""
+        words, first = self._page.words, _first_word(entry)
+        for word in range(_COUNTED.start, _COUNTED.stop):
+            words[word] += words[first + word]
         self._is_free[entry] = True
         self._clear(entry)
 
+    def told(self, entry: int) -> Told:
+        """What the process of this record says of itself."""
+        return self._page.told(_first_word(entry))
+
+    def told_by_the_gone(self) -> Told:
+        """What those have served whose records were given back."""
+        return self._page.told(0)
+
     def _clear(self, entry: int) -> None:
-        words = self._page.words
-        words[_first_word(entry) + _LOAD] = NOT_ACCEPTING
+        words, first = self._page.words, _first_word(entry)
+        for word in range(_WORDS):
+            words[first + word] = 0
+        words[first + _LOAD] = NOT_ACCEPTING
         words[_IN_USE_WORD] = max(
             (i + 1 for i, is_free in enumerate(self._is_free) if not is_free), default=0
         )
@@ -117,7 +179,8 @@ class Entry:
             self.close()
             raise ValueError("the scoreboard is of another version of prefork")
         self.index = index
-        self._load = _first_word(index) + _LOAD
+        self._first = _first_word(index)
+        self._load = self._first + _LOAD
 
     def set_load(self, connections: int) -> None:
         """Tell the siblings how many connections are open here; from the first call on they count with this worker."""
@@ -126,6 +189,21 @@ class Entry:
     def set_not_accepting(self) -> None:
         """Tell the siblings not to wait for this worker."""
         self._words[self._load] = NOT_ACCEPTING
+
+    def wake(self) -> None:
+        """Tell that something happens here again."""
+        self._words[self._first + _IS_AWAKE] = 1
+
+    def tell(
+        self, *, tick_ms: int, in_flight: int, statuses: list[int], latencies: list[int], is_awake: bool
+    ) -> None:
+        """Tell what was served until now (`Told`): the words of a moment later may stand beside those of one before."""
+        words, first = self._words, self._first
+        words[first + _TICK_MS] = tick_ms
+        words[first + _IN_FLIGHT] = in_flight
+        words[first + _STATUSES : first + _STATUSES + STATUS_CLASSES] = memoryview(array("Q", statuses))
+        words[first + _BUCKETS : first + _BUCKETS + BUCKETS] = memoryview(array("Q", latencies))
+        words[first + _IS_AWAKE] = is_awake
 
     def loads(self) -> list[int]:
         """The load of every record in use, this one's included, by index; `NOT_ACCEPTING` for who is to be ignored."""

@@ -149,6 +149,25 @@ def test_stopped_it_wakes_nobody() -> None:
     assert loop.due_s is None
 
 
+def test_who_keeps_the_books_hears_of_work_and_of_rest() -> None:
+    """When it begins, once a second while it lasts, and once when it is over; not when a deadline alone wakes it."""
+    loop, heard = Loop(), list[str]()
+    clock = clock_of(loop, Member(200.0))
+    clock.on_wake, clock.on_tick, clock.on_rest = (
+        lambda what=what: heard.append(what) for what in ("wake", "tick", "rest")
+    )
+    clock.wake()
+    loop.advance()
+    clock.wake()
+    loop.advance()
+    loop.advance()
+    assert heard == ["wake", "tick", "tick", "tick", "rest"]
+    loop.advance()
+    assert (loop.now_s, loop.due_s) == (200.0, None)
+    clock.wake()
+    assert heard[5:] == ["wake"]
+
+
 def test_a_time_out_that_fails_stops_no_other() -> None:
     """It is told, and the clock ticks on."""
 

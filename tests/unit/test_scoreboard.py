@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from prefork.latency import BUCKETS
 from prefork.scoreboard import NOT_ACCEPTING, RECORD_BYTES, Entry, Scoreboard
 
 
@@ -73,13 +74,53 @@ def test_a_full_page_gives_none(board: Scoreboard, entries: list[Entry]) -> None
 
 
 def test_each_record_has_a_cache_line_of_its_own(board: Scoreboard, entries: list[Entry]) -> None:
-    """What a worker writes lies within its own 64 bytes; the page is the header's and theirs."""
+    """What a worker writes lies within its own record; the page is the header's and theirs."""
     assert os.fstat(board.fileno()).st_size == 4 * RECORD_BYTES
-    before = os.pread(board.fileno(), 1000, 0)
+    before = os.pread(board.fileno(), 4 * RECORD_BYTES, 0)
     entries[1].set_load(0x01020304)
-    after = os.pread(board.fileno(), 1000, 0)
+    tell(entries[1], 255)
+    after = os.pread(board.fileno(), 4 * RECORD_BYTES, 0)
     changed = {at // RECORD_BYTES for at in range(len(before)) if before[at] != after[at]}
     assert changed == {2}  # the header, then those of the first and the second
+
+
+def tell(entry: Entry, count: int) -> None:
+    """All that a worker can tell, each number another."""
+    entry.wake()
+    entry.tell(
+        tick_ms=2**33 + count,
+        in_flight=count + 1,
+        statuses=[0, 0, count + 2, count + 3, count + 4, count + 5],
+        latencies=[count + bucket for bucket in range(BUCKETS)],
+        is_awake=True,
+    )
+
+
+def test_the_master_reads_what_a_worker_tells(board: Scoreboard, entries: list[Entry]) -> None:
+    """Each field for itself, of each worker for itself."""
+    entries[0].set_load(3)
+    tell(entries[0], 10)
+    told = board.told(entries[0].index)
+    assert (told.connections, told.is_awake, told.tick_ms, told.in_flight) == (3, True, 2**33 + 10, 11)
+    assert told.statuses == (0, 0, 12, 13, 14, 15)
+    assert told.latencies == tuple(range(10, 10 + BUCKETS))
+    assert told.requests == 54
+    other = board.told(entries[1].index)
+    assert (other.connections, other.is_awake, other.requests, sum(other.latencies)) == (None, False, 0, 0)
+
+
+def test_what_was_served_outlives_who_has_served_it(board: Scoreboard, entries: list[Entry]) -> None:
+    """A sum over those who are there and those who are gone never goes back, and counts nobody twice."""
+    for count, entry in ((1, entries[0]), (2, entries[1])):
+        tell(entry, count)
+        board.give_back(entry.index)
+    gone = board.told_by_the_gone()
+    assert gone.statuses == (0, 0, 7, 9, 11, 13)
+    assert gone.latencies == tuple(3 + 2 * bucket for bucket in range(BUCKETS))
+    again = board.take()
+    assert again is not None
+    assert board.told(again).requests == 0
+    assert entries[0].loads() == [NOT_ACCEPTING]
 
 
 def test_a_page_of_another_version_is_refused(board: Scoreboard) -> None:

@@ -46,8 +46,12 @@ class Clock:
         """CR LF, then the whole header line without its end."""
         self.others: list[Expires] = []
         """What else has deadlines, besides the members."""
-        self.on_rest: Callable[[], object] | None = None
-        """Called when nothing has happened for a tick."""
+        self.on_wake: Callable[[], object] = _nothing
+        """Called when something happens after a rest."""
+        self.on_tick: Callable[[], object] = _nothing
+        """Called once a second from then on, and a last time when nothing has happened for a second."""
+        self.on_rest: Callable[[], object] = _nothing
+        """Called after that."""
         self._loop = loop
         self._members = members
         self._wall_s = wall_s
@@ -63,6 +67,7 @@ class Clock:
             self.stop()
             self._is_ticking = True
             self._timer = self._loop.call_later(TICK_S, self._tick)
+            self.on_wake()
 
     def stop(self) -> None:
         """Wake the loop up no more, until the next `wake()`."""
@@ -89,12 +94,19 @@ class Clock:
                 except Exception as error:  # all others' time-outs depend on the next tick
                     self._loop.call_exception_handler({"message": "a time-out failed", "exception": error})
             soonest_s = min(soonest_s, member.deadline_s)
+        was_ticking = self._is_ticking
+        if was_ticking:
+            self.on_tick()
         if was_awake or self.is_awake:
             self._timer = self._loop.call_later(TICK_S, self._tick)
             return
-        if self._is_ticking and self.on_rest is not None:
-            self.on_rest()
         self._is_ticking = False
+        if was_ticking:
+            self.on_rest()
         self._timer = None
         if soonest_s < inf:
             self._timer = self._loop.call_at(max(soonest_s, now_s + TICK_S), self._tick)
+
+
+def _nothing() -> None:
+    """Whoever wants to be called takes its place."""

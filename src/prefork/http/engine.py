@@ -11,6 +11,7 @@ from prefork.http.clock import Clock
 from prefork.http.entrance import Entrances
 from prefork.http.exchange import Exchange
 from prefork.http.response import Composer
+from prefork.http.tally import Tally
 
 
 class Engine:
@@ -39,6 +40,7 @@ class Engine:
         self.entrances = Entrances()
         self.running: set[object] = set()
         """Exchanges whose application has not returned; some outlive their connections."""
+        self.tally = Tally(self.running)
         self.keeps_alive = True
         """False while draining: every head that is sent from then on says `connection: close`."""
         self.on_rest: Callable[[], object] | None = None

@@ -55,6 +55,7 @@ class HttpProtocol(asyncio.Protocol):
     """One connection of a worker. asyncio calls its methods, and so do its current exchange and the clock."""
 
     __slots__ = (
+        "_begun_ns",
         "_connections",
         "_context",
         "_entrance",
@@ -116,6 +117,7 @@ class HttpProtocol(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._refusal = 0
         self._is_head_refused = False
+        self._begun_ns = 0
         self._is_plain = True
         self._is_between = True
         self._unfed: bytes | memoryview = b""
@@ -209,6 +211,10 @@ class HttpProtocol(asyncio.Protocol):
             self._in_head(len(data))
             return
         exchange = self._exchange = queue.pop(0)
+        tally = self.engine.tally
+        tally.until_timed -= 1
+        if tally.until_timed <= 0:
+            self._begun_ns = tally.time()
         if queue or reader.url:  # there is more than this request
             self._is_plain = self._is_between = False
         elif exchange.is_ordinary and not exchange.has_body and data.endswith(_HEAD_END):
@@ -232,6 +238,10 @@ class HttpProtocol(asyncio.Protocol):
     def _ask_again(self, scope: dict[str, Any], forwarding: list[tuple[bytes, bytes]] | None) -> None:
         """It means what it meant before; by another client, perhaps. The parser knows nothing of it."""
         engine = self.engine
+        tally = engine.tally
+        tally.until_timed -= 1
+        if tally.until_timed <= 0:
+            self._begun_ns = tally.time()
         exchange = self._exchange = engine.exchange(self, scope, engine.keeps_alive)
         exchange.is_body_complete = True
         if forwarding is not None and self.is_proxy_trusted:
@@ -332,6 +342,10 @@ class HttpProtocol(asyncio.Protocol):
             return False  # a client that takes no answers gets no further ones
         if self._reader.queue:
             exchange = self._exchange = self._reader.queue.pop(0)
+            tally = self.engine.tally
+            tally.until_timed -= 1
+            if tally.until_timed <= 0:
+                self._begun_ns = tally.time()
             if exchange.wants_websocket and self.engine.websocket is not None:
                 self._switch(exchange, self.engine.websocket)
                 return False
@@ -347,6 +361,7 @@ class HttpProtocol(asyncio.Protocol):
         """Send a refusal, the last answer of this connection."""
         clock = self.engine.clock
         clock.wake()
+        self.engine.tally.statuses[status // 100] += 1
         self.write(refusal(status, clock.date_line, is_bodiless=self._is_head_refused))
         self._finish(is_lingering=True)
 
@@ -466,7 +481,16 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._exchange = None
         self._phase = _IDLE
-        self.deadline_s = self.engine.clock.now_s + self._limits.keep_alive_s
+        engine = self.engine
+        self.deadline_s = engine.clock.now_s + self._limits.keep_alive_s
+        engine.tally.statuses[exchange._head[0][9] & 7] += 1  # noqa: SLF001  (the 2 of "HTTP/1.1 200")
+        if self._begun_ns:
+            self._time()
+
+    def _time(self) -> None:
+        """A request that is timed has its answer."""
+        begun_ns, self._begun_ns = self._begun_ns, 0
+        self.engine.tally.took(begun_ns)
 
     def _write_now(self, data: bytes) -> None:
         """Write past the transport, which would put it off to the end of the loop's turn.
@@ -485,6 +509,9 @@ class HttpProtocol(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             return
+        self.engine.tally.statuses[exchange.status // 100] += 1
+        if self._begun_ns:
+            self._time()
         if not exchange.keep_alive:
             self._finish(
                 is_lingering=bool(not exchange.is_body_complete or self._unfed or self._reader.queue)

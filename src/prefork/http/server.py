@@ -21,6 +21,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from prefork.errors import ConfigError
@@ -40,6 +41,7 @@ from prefork.http.protocol import HttpProtocol
 from prefork.http.proxy_protocol import Preface
 from prefork.http.request import NameCache
 from prefork.http.site import Site
+from prefork.http.tally import Tally
 from prefork.http.websocket import WebSocketProtocol
 from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_pool import ThreadPool
@@ -158,13 +160,16 @@ class HttpServer:
         connections: Connections[Any] = Connections(loop.time, is_told_of_failures=True)
         clock = Clock(loop, connections)
         memory.keep_freed()
-        clock.on_rest = memory.give_back
         with self._engine(loop, clock, state) as engine:
+            first = listeners[0]
+            entry = getattr(first, "entry", None)
+            tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None))
+            clock.on_wake, clock.on_tick, clock.on_rest = tally.wake, tally.tick, partial(_rest_from, tally)
             acceptors = Acceptors(
                 connections,
                 self._factory(engine, connections),
                 limit=connection_limit(self._limits.connections),
-                entry=getattr(listeners[0], "entry", None),
+                entry=entry,
                 context=context,
                 handshake_s=self._limits.head_s,
                 proxies=self._site.trusted if self._options.proxy_protocol else None,
@@ -184,6 +189,7 @@ class HttpServer:
             await connections.wait_empty(None)
             await _rest(engine)
             clock.stop()
+            tally.tick(is_awake=False)  # the last word: what was served since the tick before counts too
 
     @contextlib.contextmanager
     def _engine(
@@ -227,6 +233,12 @@ def _say_close(engine: Engine, connections: Connections[Any]) -> None:
     engine.keeps_alive = False
     for connection in list(connections):
         connection.say_close()
+
+
+def _rest_from(tally: Tally) -> None:
+    """Nothing has happened for a second: say so, and give back what was taken for it."""
+    tally.tick(is_awake=False)
+    memory.give_back()
 
 
 async def _rest(engine: Engine) -> None:
