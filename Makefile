@@ -24,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	if $$p $(is_new_enough); then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision test lint format types imports check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision test lint format types imports docs-reference check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -57,6 +57,9 @@ types: $(TEST_STAMP) ## mypy, strict
 
 imports: $(TEST_STAMP) ## import-linter: imports run downward only
 	$(BIN)/lint-imports
+
+docs-reference: $(RUN_STAMP) ## write docs/options.md anew, from the declarations of the options
+	$(BIN)/python -m prefork.cli.reference > docs/options.md.new && mv docs/options.md.new docs/options.md
 
 check: lint types imports test ## everything that CI holds
 

@@ -39,6 +39,7 @@ from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
 from prefork.master.fleet import Fleet, Rules
 from prefork.master.loop import supervise
+from prefork.master.pidfile import Pidfile
 from prefork.master.shell import Hooks, Means, Shell
 from prefork.master.signals import Inbox
 from prefork.master.upgrade import inherit
@@ -51,6 +52,7 @@ from prefork.options import FleetOptions
 from prefork.scoreboard import Scoreboard
 from prefork.worker.job import Job
 from prefork.worker.orphans import drain_orphan
+from prefork.worker.privileges import privileges
 from prefork.worker.serving import Served
 
 Addresses = str | Sequence[str]
@@ -91,6 +93,9 @@ class Prefork(FleetOptions):
     """`command_producer(files)`, master: starts a worker's command with the marker set (`PREFORK_CHILD=1`) and `files`
     inherited (`pass_fds`), and returns the `subprocess.Popen`. Implies start method "exec". A command that lets go
     of the last of `files`, its channel, is taken to be ready while it runs."""
+    started_in: str | None = None
+    """Directory in which this program is run again (start method "exec", a reload, USR2), for a program that has changed
+    its own; default: the one it is in."""
     logger: Logger | None = None
     """Default: the logger "prefork", on standard error if nobody else listens to it."""
     _inbox: Inbox | None = field(default=None, init=False, repr=False)
@@ -154,8 +159,9 @@ class Prefork(FleetOptions):
                 "client_ca asks clients for certificates over TLS: give a certificate and a key, too"
             )
         logger: Logger = self.logger or log.default_logger()
+        rights = privileges(self.user, self.group)
         job = Job(
-            load=lambda: served.load(tls),
+            load=lambda: served.load(tls, rights.give_up if rights else None),
             on_master_death=self.on_master_death,
             reopen_logs=self._reopen_logs,
             follow_logs=lambda: log.reopen(only_moved=True),
@@ -225,7 +231,11 @@ class Prefork(FleetOptions):
             left_open.callback(listeners.close)
             for warning in listeners.warnings:
                 logger.warning("%s", warning)
-            means = self._means(job, inheritance.ready_fd)
+            pidfile = None if self.pidfile is None else Pidfile(self.pidfile)
+            if pidfile is not None and inheritance.ready_fd < 0:
+                pidfile.write()  # a successor's comes when it is ready
+                left_open.callback(pidfile.remove)
+            means = self._means(job, inheritance.ready_fd, pidfile)
             if means.uses_zygote:
                 left_open.enter_context(system.subreaper())
             self._inbox = Inbox()
@@ -248,7 +258,7 @@ class Prefork(FleetOptions):
             finally:
                 self._inbox = None
 
-    def _means(self, job: Job, predecessor_fd: int) -> Means:
+    def _means(self, job: Job, predecessor_fd: int, pidfile: Pidfile | None) -> Means:
         method = self.start_method or ("fork" if sys.platform == "linux" else "exec")
         is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
 
@@ -266,6 +276,8 @@ class Prefork(FleetOptions):
             command_producer=self.command_producer,
             reopen_logs=log.reopen,
             is_whole_program=is_command,
+            pidfile=pidfile,
+            started_in=self.started_in,
             predecessor_fd=predecessor_fd,
         )
 

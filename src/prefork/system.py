@@ -24,6 +24,8 @@ from typing import Any
 from prefork.errors import ForkWithThreadsError
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_GET_PDEATHSIG = 2
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
 _PR_GET_CHILD_SUBREAPER = 37
 
@@ -61,6 +63,21 @@ def ask_signal_at_parent_death(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent's thread ends (prctl(2)). No-op elsewhere."""
     if sys.platform == "linux":
         _prctl(PR_SET_PDEATHSIG, signum)
+
+
+def signal_at_parent_death() -> int:
+    """The signal that has been asked for, 0 for none (prctl(2))."""
+    if sys.platform != "linux":
+        return 0
+    found = ctypes.c_int()
+    _prctl(_PR_GET_PDEATHSIG, ctypes.byref(found))
+    return found.value
+
+
+def be_dumpable() -> None:
+    """Have our files in /proc belong to us again after a change of credentials (prctl(2)). No-op elsewhere."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def refuse_threads(doing: str) -> None:

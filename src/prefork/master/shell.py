@@ -19,6 +19,7 @@ from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Nudge
 from prefork.master.household import FIRST, Household
+from prefork.master.pidfile import Pidfile
 from prefork.master.signals import Inbox
 from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote
 from prefork.master.strangers import Strangers
@@ -56,6 +57,9 @@ class Means:
     reopen_logs: Callable[[], object]
     is_whole_program: bool
     """Nobody but us has children in this process, so every stranger that ends is ours to reap at once."""
+    pidfile: Pidfile | None = None
+    started_in: str | None = None
+    """Where the program is run again; None for here."""
     predecessor_fd: int = -1
     """Where to tell the master that we replace that we are ready; -1 if there is none."""
 
@@ -84,7 +88,7 @@ class Shell:
         self._means = means
         self._scoreboard = scoreboard
         self._household = Household(Strangers(0.0 if means.is_whole_program else None), self._give_back)
-        self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd)
+        self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd, means.started_in)
         self._watchdog_due_s = system.now_s()
         self._household.watch(inbox.fileno(), FIRST, self._asked)
         self._do: dict[type, Callable[[Any], Iterable[e.Event] | None]] = {
@@ -136,6 +140,8 @@ class Shell:
         self._upgrade.close()
         self._notifier.close()
         self.inbox.close()
+        if self._means.pidfile is not None:
+            self._means.pidfile.remove()
         if self._scoreboard is not None:
             self._scoreboard.close()
         self.listeners.close()
@@ -157,7 +163,7 @@ class Shell:
             if self._means.is_fork_fresh(generation):
                 kin = fork_zygote(generation, self.close, self._means.zygote_main)
             else:
-                kin = execute_zygote(generation)
+                kin = execute_zygote(generation, self._means.started_in)
         except (OSError, PreforkError) as error:
             if isinstance(error, ForkWithThreadsError) and self._household.is_empty:
                 return (e.Broken(error), e.ZygoteUnstarted(generation, str(error)))
@@ -196,7 +202,8 @@ class Shell:
         if self._means.uses_zygote:
             self._household.expect_child(start.serial, self._ask_for_fork(start, (*listeners, *board)))
             return ()
-        kin = execute_worker(start, listeners, self._means.command_producer, board)
+        producer, folder = self._means.command_producer, self._means.started_in
+        kin = execute_worker(start, listeners, producer, board, folder)
         return self._household.add_child(start.serial, kin)
 
     def _give_back(self, entry: int) -> None:
@@ -297,7 +304,16 @@ class Shell:
             self._notifier.stopping()
         else:
             self._notifier.ready(command.status)
-            self._upgrade.say_ready()
+            if self._upgrade.say_ready():
+                self._take_names()
+
+    def _take_names(self) -> None:
+        """What a master is found by is ours from now on: the old one leaves it to us."""
+        if self._means.pidfile is not None:
+            try:
+                self._means.pidfile.write()
+            except PreforkError as error:
+                self._warn(str(error))
 
     def _log(self, command: c.Log) -> None:
         # The program's own logger may raise anything (a full disk, a closed pipe), and there is nobody left to tell.

@@ -68,7 +68,11 @@ def _read(text: str) -> Inheritance:
 class Upgrade:
     """Both sides of an upgrade, as far as one master sees it. Used by the shell only."""
 
-    def __init__(self, listeners: ListenerSet, notifier: Notifier, predecessor_fd: int) -> None:
+    def __init__(
+        self, listeners: ListenerSet, notifier: Notifier, predecessor_fd: int, folder: str | None = None
+    ) -> None:
+        """`folder`: where the program is run again; None for here."""
+        self._folder = folder
         self._listeners = listeners
         self._notifier = notifier
         self._popen: subprocess.Popen[Any] | None = None
@@ -96,7 +100,7 @@ class Upgrade:
         environ.pop(MARKER, None)
         fds = [write, *(fd for group in listeners.values() for fd in group)]
         try:
-            self._popen = subprocess.Popen(program(), env=environ, pass_fds=fds)
+            self._popen = subprocess.Popen(program(), env=environ, pass_fds=fds, cwd=self._folder)
         except BaseException:
             os.close(read)
             raise
@@ -135,15 +139,17 @@ class Upgrade:
 
     # -- as the new master ------------------------------------------------------------------------
 
-    def say_ready(self) -> None:
-        """Tell the old master, once, that it can go."""
-        if self._predecessor_fd >= 0:
+    def say_ready(self) -> bool:
+        """Tell the old master, once, that it can go: whether this was the time."""
+        is_time = self._predecessor_fd >= 0
+        if is_time:
             with contextlib.suppress(BrokenPipeError):  # it is gone already
                 os.write(self._predecessor_fd, b"r")
             os.close(self._predecessor_fd)
             self._predecessor_fd = -1
             with contextlib.suppress(OSError):  # steering stays as the old master left it: still correct
                 self._listeners.take_over()
+        return is_time
 
     def close(self) -> None:
         """Let go of descriptors. Also for the copy in a forked zygote."""
