@@ -129,7 +129,11 @@ class FleetOptions:
     )
     max_requests: int = field(
         default=0,
-        metadata=about("Requests after which a worker is recycled; 0: never.", "--max-requests"),
+        metadata=about(
+            "Requests after which a worker is recycled; 0: never. Counted by prefork's own server, and by one that "
+            "looks at `listener.wear`.",
+            "--max-requests",
+        ),
     )
     max_age_s: float = field(
         default=math.inf,
@@ -145,7 +149,8 @@ class FleetOptions:
     max_memory_bytes: int | None = field(
         default=None,
         metadata=about(
-            "Memory (PSS: shared pages by share) above which a worker is recycled, such as 512M.",
+            "Memory (PSS: shared pages by share) above which a worker is recycled, such as 512M. The master then looks "
+            "every 5 s, also at an idle fleet.",
             "--max-memory",
             size=True,
             metavar="SIZE",
@@ -155,7 +160,7 @@ class FleetOptions:
         default=None,
         metadata=about(
             "Memory (PSS) of all processes together above which the largest worker is recycled: 2G, or 85% of what the "
-            "control group (or the machine) allows.",
+            "control group (or the machine) allows. The master then looks every 5 s, also at an idle fleet.",
             "--max-fleet-memory",
             metavar="SIZE",
         ),
@@ -223,6 +228,12 @@ class FleetOptions:
             _is_whole(self.max_memory_bytes) and self.max_memory_bytes > 0
         ):
             raise ConfigError(f"max_memory_bytes must be a number above 0, not {self.max_memory_bytes!r}")
+        if sys.platform != "linux" and (
+            self.max_memory_bytes is not None or self.max_fleet_memory is not None
+        ):
+            raise ConfigError(
+                "bounds of memory need Linux (procfs): leave max_memory and max_fleet_memory out"
+            )
         if self.max_fleet_memory is not None:
             share_or_bytes(self.max_fleet_memory)
 

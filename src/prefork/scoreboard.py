@@ -91,6 +91,11 @@ class Scoreboard:
         self._is_free[entry] = True
         self._clear(entry)
 
+    def load(self, entry: int) -> int | None:
+        """Open connections of the process of this record; None where it accepts none, or does not say."""
+        connections = self._page.words[_first_word(entry) + _LOAD]
+        return None if connections == NOT_ACCEPTING else connections
+
     def _clear(self, entry: int) -> None:
         words = self._page.words
         words[_first_word(entry) + _LOAD] = NOT_ACCEPTING

@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGUSR1
+from signal import SIGKILL, SIGUSR1
 
 import pytest
 
 import prefork
 from tests.process.apps import APPS, Site, ask, serving, wait_until_ready
+from tests.process.controlling import done
 from tests.process.harness import Fleet, run_to_end, wait_until
 from tests.process.library import make_certificate
 
@@ -101,6 +102,12 @@ def test_another_file_and_none(tmp_path: Path) -> None:
         (("--max-memory", "much"), "", {}, "'much' is no size"),
         (("--max-fleet-memory", "0%"), "", {}, "no share of memory"),
         (("--max-age", "0"), "", {}, "max_age_s must be more than 0"),
+        (
+            ("--max-requests", "5", "--server", "uvicorn"),
+            "",
+            {},
+            "counted by prefork's own server, not by uvicorn",
+        ),
         (("--max-requests", "-1"), "", {}, "max_requests must be a whole number from 0"),
         (("--recycle-jitter", "2"), "", {}, "recycle_jitter must be a share"),
     ],
@@ -236,7 +243,8 @@ def test_workers_as_another_user(fleet_of: Callable[..., Fleet], method: str) ->
         old = fleet.workers()
         fleet.kill(old[0])
         fleet.wait_for_workers(3)
-        assert fleet.stop() == 0
+        assert "thread MainThread" in done(fleet, "stacks", "0")
+        fleet.signal(SIGKILL)
         fleet.assert_nothing_left()
 
 

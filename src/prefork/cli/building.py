@@ -68,6 +68,8 @@ def build(settings: Settings) -> Start:
     if (command.certfile is None) != (command.keyfile is None):
         raise ConfigError("TLS needs both --certfile and --keyfile")
     http = _http(command.server, settings)
+    if settings["max_requests"].value and command.server != "prefork":
+        raise ConfigError(f"--max-requests is counted by prefork's own server, not by {command.server}")
     application = NamedApplication(
         command.application, command.app_dir, command.interface, command.server, command.factory, http
     )

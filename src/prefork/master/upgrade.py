@@ -35,6 +35,8 @@ class Inheritance:
 
     listeners: Mapping[str, list[int]] = field(default_factory=dict)
     ready_fd: int = -1
+    control: str = ""
+    """Where the old one listens for preforkctl; "" for nowhere."""
 
 
 def inherited_addresses(environ: Mapping[str, str]) -> list[str]:
@@ -60,19 +62,26 @@ def _read(text: str) -> Inheritance:
         listeners = {str(key): [int(fd) for fd in fds] for key, fds in data["listeners"].items()}
         if not stat.S_ISFIFO(os.fstat(ready_fd).st_mode) or int(data["parent"]) != os.getppid():
             return Inheritance()
+        control = str(data.get("control", ""))
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return Inheritance()
-    return Inheritance(listeners, ready_fd)
+    return Inheritance(listeners, ready_fd, control)
 
 
 class Upgrade:
     """Both sides of an upgrade, as far as one master sees it. Used by the shell only."""
 
     def __init__(
-        self, listeners: ListenerSet, notifier: Notifier, predecessor_fd: int, folder: str | None = None
+        self,
+        listeners: ListenerSet,
+        notifier: Notifier,
+        predecessor_fd: int,
+        folder: str | None = None,
+        control: str = "",
     ) -> None:
-        """`folder`: where the program is run again; None for here."""
+        """`folder`: where the program is run again; None for here. `control`: where we listen for preforkctl."""
         self._folder = folder
+        self._control = control
         self._listeners = listeners
         self._notifier = notifier
         self._popen: subprocess.Popen[Any] | None = None
@@ -95,7 +104,7 @@ class Upgrade:
             )
         listeners = self._listeners.handover()
         read, write = os.pipe()
-        left = {"listeners": listeners, "ready_fd": write, "parent": os.getpid()}
+        left = {"listeners": listeners, "ready_fd": write, "parent": os.getpid(), "control": self._control}
         environ = {**successor_environ(os.environ), VARIABLE: json.dumps(left)}
         environ.pop(MARKER, None)
         fds = [write, *(fd for group in listeners.values() for fd in group)]
@@ -139,17 +148,20 @@ class Upgrade:
 
     # -- as the new master ------------------------------------------------------------------------
 
-    def say_ready(self) -> bool:
-        """Tell the old master, once, that it can go: whether this was the time."""
-        is_time = self._predecessor_fd >= 0
-        if is_time:
+    @property
+    def is_successor(self) -> bool:
+        """There is an old master that waits for our word."""
+        return self._predecessor_fd >= 0
+
+    def say_ready(self) -> None:
+        """Tell the old master, once, that it can go."""
+        if self._predecessor_fd >= 0:
             with contextlib.suppress(BrokenPipeError):  # it is gone already
                 os.write(self._predecessor_fd, b"r")
             os.close(self._predecessor_fd)
             self._predecessor_fd = -1
             with contextlib.suppress(OSError):  # steering stays as the old master left it: still correct
                 self._listeners.take_over()
-        return is_time
 
     def close(self) -> None:
         """Let go of descriptors. Also for the copy in a forked zygote."""
