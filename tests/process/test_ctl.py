@@ -229,13 +229,14 @@ def test_recycle_where_the_successor_does_not_start(fleet_of: Callable[..., Flee
     site.write(MOODY.replace("MARKER", str(marker)))
     fleet = fleet_of(*site.serving("--lifespan", "on", "--recover-threshold", "0"))
     old = wait_until_ready(fleet)
+    worn = status_of(fleet)["workers"][0]["pid"]
     marker.touch()
     said = refused(fleet, "recycle", "0")
     assert "the application failed to start: RuntimeError: broken on purpose" in said
-    assert f"worker 0 (pid {old[0]}, generation 1) serves on, next try in" in said
+    assert f"worker 0 (pid {worn}, generation 1) serves on, next try in" in said
     assert fleet.workers() == old
     marker.unlink()
-    fleet.wait_for(rf"worker 0 \(pid {old[0]}, generation 1\) stopped: exit status 0")
+    fleet.wait_for(rf"worker 0 \(pid {worn}, generation 1\) stopped: exit status 0")
     assert fleet.is_running
     assert not fleet.find_all("crash")
 

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from prefork.net.runfolder import candidates, new_path, sockets
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The environment of a user's session; nothing of the machine's own is looked at."""
     monkeypatch.setattr(runfolder, "_SYSTEM", tmp_path / "run" / "prefork")
-    monkeypatch.setattr(runfolder.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     for name in ("xdg", "tmp"):
         (tmp_path / name).mkdir(mode=0o700)
     return {"XDG_RUNTIME_DIR": str(tmp_path / "xdg")}  # type: ignore[return-value]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +36,8 @@ def find(folder: Path) -> ConfigFile:
 
 def read(path: Path) -> ConfigFile:
     """The file at `path`. Raises ConfigError if it cannot be read, or is no TOML."""
+    import tomllib  # most masters have no file, and would carry it about for nothing
+
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

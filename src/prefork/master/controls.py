@@ -75,11 +75,12 @@ class Controls:
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.setblocking(False)
-            path = f"{self.path}.{os.getpid()}" if takes_over else self.path
-            self._owned = bind_path(sock, path, UnixOptions(mode=MODE))
+            # A short name, because a socket's path may have 107 bytes only (unix(7)).
+            path = Path(self.path).with_name(f".{os.getpid()}") if takes_over else Path(self.path)
+            self._owned = bind_path(sock, str(path), UnixOptions(mode=MODE))
             sock.listen(MOST_CLIENTS)
             if takes_over:
-                Path(path).replace(self.path)
+                path.replace(self.path)
                 self._owned = OwnedPath.claim(self.path)
         except BaseException:
             if self._owned is not None:

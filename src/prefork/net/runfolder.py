@@ -15,7 +15,6 @@ import contextlib
 import os
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -33,6 +32,8 @@ def candidates(environ: Mapping[str, str]) -> Iterator[Path]:
     if environ.get("XDG_RUNTIME_DIR"):
         yield Path(environ["XDG_RUNTIME_DIR"]) / "prefork"
     yield _SYSTEM
+    import tempfile  # noqa: PLC0415  (hardly ever needed, and the master carries what it imports about for ever)
+
     yield Path(tempfile.gettempdir()) / f"prefork-{os.geteuid()}"
 
 
