@@ -29,7 +29,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision test autobahn lint format types imports check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision test autobahn lint format types imports docs-reference check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -65,6 +65,9 @@ types: $(TEST_STAMP) ## mypy, strict
 
 imports: $(TEST_STAMP) ## import-linter: imports run downward only
 	$(BIN)/lint-imports
+
+docs-reference: $(RUN_STAMP) ## write docs/options.md anew, from the declarations of the options
+	$(BIN)/python -m prefork.cli.reference > docs/options.md.new && mv docs/options.md.new docs/options.md
 
 check: lint types imports test ## everything that CI holds
 

@@ -17,9 +17,17 @@ settings.load_profile("prefork")
 SERVICE_MANAGER_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC")
 
 
+@pytest.fixture(scope="session")
+def runtime_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where fleets put their control sockets: not beside those of whoever runs the suite."""
+    return tmp_path_factory.mktemp("run")
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, runtime_folder: Path) -> None:
     """No test is configured by the shell that runs the suite, nor thinks itself a child of prefork."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     for name in list(os.environ):
         if name.startswith("PREFORK_") or name in SERVICE_MANAGER_VARIABLES:
             monkeypatch.delenv(name)

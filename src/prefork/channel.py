@@ -23,7 +23,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 65536
@@ -50,6 +50,10 @@ class Start:
     """Descriptors that came by inheritance as well (start method "exec"): the worker closes them."""
     entry: int | None = None
     """The worker's record on the scoreboard, whose descriptor then comes behind the listeners'. None: it has none."""
+    requests: int = 0
+    """Requests that it is to serve before it says that it is worn; 0: no bound."""
+    log_level: str = ""
+    """From which level on to log; "" for that of the zygote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +105,52 @@ class Reopen:
     """Master to a worker: open your log files again."""
 
 
-Message = BeZygote | Start | Fork | Forked | Parked | ForkFailed | Ready | BootFailed | Reopen
-_TYPES = {
-    t.__name__: t for t in (BeZygote, Start, Fork, Forked, Parked, ForkFailed, Ready, BootFailed, Reopen)
-}
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """Master to a worker: log from this level on."""
+
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShowStacks:
+    """Master to a worker: say where you stand."""
+
+    client: int
+    """Who asks: comes back with the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """Worker to the master: here I stand."""
+
+    client: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worn:
+    """Worker to the master: I have served enough."""
+
+    why: str
+
+
+Message = (
+    BeZygote
+    | Start
+    | Fork
+    | Forked
+    | Parked
+    | ForkFailed
+    | Ready
+    | BootFailed
+    | Reopen
+    | LogLevel
+    | ShowStacks
+    | Stacks
+    | Worn
+)
+_TYPES: dict[str, Callable[..., Message]] = {t.__name__: t for t in get_args(Message)}
 
 
 class Channel:
@@ -201,5 +247,4 @@ class Channel:
 
 
 def _decode(name: str, fields: dict[str, Any]) -> Message:
-    kind: Callable[..., Message] = _TYPES[name]
-    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
+    return _TYPES[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})

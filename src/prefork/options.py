@@ -1,12 +1,14 @@
 """Every option, declared once: its name, type, default, meaning, and its name on the command line.
 
 `FleetOptions` is what a program gives to `Prefork(...)`, of which it is the base; `CommandOptions` is what the command
-line has on top. The command line (`cli/flags.py`) is made from these declarations, and nothing restates them.
+has on top. The command line, the environment, the file, `--print-config` and docs/options.md are made from these
+declarations (`cli/declared.py`), and nothing restates them.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +21,19 @@ START_METHODS = ("fork", "exec")
 CLIENT_CERTS = ("required", "optional")
 INTERFACES = ("auto", "asgi", "wsgi")
 SERVERS = ("prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+MOST_JITTER = 0.9
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGTkmgt]?)(i?[Bb])?")
 
 
 def about(text: str, flag: str = "", **extra: Any) -> dict[str, Any]:
-    """An option's metadata: its meaning, and its name on the command line ("" for none)."""
+    """An option's metadata: its meaning, and its name on the command line ("" for none).
+
+    The name without its dashes is the option's name in a file, and in capitals its name in the environment.
+
+    extra: `choices`, the values it may have; `metavar`, what the help calls the value; `octal`, permissions; `size`, bytes
+    that may be written 512M; `off`, a second flag that gives it an empty value; `name`, where there is no flag.
+    """
     return {"help": text, "flag": flag, **extra}
 
 
@@ -116,6 +127,68 @@ class FleetOptions:
             "Time a worker has to finish what is open when it is told to stop, in seconds.", "--grace-period"
         ),
     )
+    max_requests: int = field(
+        default=0,
+        metadata=about(
+            "Requests after which a worker is recycled; 0: never. Counted by prefork's own server, and by one that "
+            "looks at `listener.wear`.",
+            "--max-requests",
+        ),
+    )
+    max_age_s: float = field(
+        default=math.inf,
+        metadata=about("Age at which a worker is recycled, in seconds.", "--max-age"),
+    )
+    recycle_jitter: float = field(
+        default=0.2,
+        metadata=about(
+            "Share by which the bounds of age and requests are shortened at random for each worker, at most.",
+            "--recycle-jitter",
+        ),
+    )
+    max_memory_bytes: int | None = field(
+        default=None,
+        metadata=about(
+            "Memory (PSS: shared pages by share) above which a worker is recycled, such as 512M. The master then looks "
+            "every 5 s, also at an idle fleet.",
+            "--max-memory",
+            size=True,
+            metavar="SIZE",
+        ),
+    )
+    max_fleet_memory: str | None = field(
+        default=None,
+        metadata=about(
+            "Memory (PSS) of all processes together above which the largest worker is recycled: 2G, or 85% of what the "
+            "control group (or the machine) allows. The master then looks every 5 s, also at an idle fleet.",
+            "--max-fleet-memory",
+            metavar="SIZE",
+        ),
+    )
+    user: str | int | None = field(
+        default=None,
+        metadata=about(
+            "User, by name or number, that workers run as. The master keeps its rights: it owns the sockets.",
+            "--user",
+        ),
+    )
+    group: str | int | None = field(
+        default=None,
+        metadata=about("Group that workers run as; default with --user: that user's groups.", "--group"),
+    )
+    pidfile: str | None = field(
+        default=None, metadata=about("Write the master's pid to this file.", "--pidfile", metavar="FILE")
+    )
+    control: str | None = field(
+        default=None,
+        metadata=about(
+            "Unix socket on which preforkctl is answered; auto: in the run-time directory; empty: none. "
+            "Default: auto in the command, none in a program.",
+            "--control",
+            metavar="PATH",
+            off="--no-control",
+        ),
+    )
 
     def check(self) -> None:
         """Raise ConfigError for the first option whose value cannot work."""
@@ -142,8 +215,27 @@ class FleetOptions:
         ):
             if not _is_number(getattr(self, name), least=least):
                 raise ConfigError(f"{name} must be {least} or more seconds, not {getattr(self, name)!r}")
-        if not _is_number(self.boot_timeout_s, least=0) or self.boot_timeout_s == 0:
-            raise ConfigError(f"boot_timeout_s must be more than 0 seconds, not {self.boot_timeout_s!r}")
+        for name in ("boot_timeout_s", "max_age_s"):
+            if not _is_number(getattr(self, name), least=0) or getattr(self, name) == 0:
+                raise ConfigError(f"{name} must be more than 0 seconds, not {getattr(self, name)!r}")
+        if not _is_whole(self.max_requests) or self.max_requests < 0:
+            raise ConfigError(f"max_requests must be a whole number from 0, not {self.max_requests!r}")
+        if not _is_number(self.recycle_jitter, least=0) or self.recycle_jitter > MOST_JITTER:
+            raise ConfigError(
+                f"recycle_jitter must be a share from 0 to {MOST_JITTER}, not {self.recycle_jitter!r}"
+            )
+        if self.max_memory_bytes is not None and not (
+            _is_whole(self.max_memory_bytes) and self.max_memory_bytes > 0
+        ):
+            raise ConfigError(f"max_memory_bytes must be a number above 0, not {self.max_memory_bytes!r}")
+        if sys.platform != "linux" and (
+            self.max_memory_bytes is not None or self.max_fleet_memory is not None
+        ):
+            raise ConfigError(
+                "bounds of memory need Linux (procfs): leave max_memory and max_fleet_memory out"
+            )
+        if self.max_fleet_memory is not None:
+            share_or_bytes(self.max_fleet_memory)
 
     def worker_count(self) -> int:
         """How many workers there are to be: as asked, or the CPUs this process may use."""
@@ -160,6 +252,18 @@ class FleetOptions:
 class CommandOptions:
     """What the command `prefork MODULE:ATTR` has on top of `FleetOptions`."""
 
+    application: str | None = field(
+        default=None,
+        metadata=about("The ASGI or WSGI application to serve.", name="application", metavar="MODULE:ATTR"),
+    )
+    chdir: str | None = field(
+        default=None,
+        metadata=about("Change to this directory first of all.", "--chdir", metavar="DIRECTORY"),
+    )
+    umask: int | None = field(
+        default=None,
+        metadata=about("Mask of permissions for what is created, in octal (027).", "--umask", octal=True),
+    )
     bind: tuple[str, ...] = field(
         default=("127.0.0.1:8000",),
         metadata=about(
@@ -190,7 +294,7 @@ class CommandOptions:
         metadata=about(
             "Least important messages to log.",
             "--log-level",
-            choices=("debug", "info", "warning", "error", "critical"),
+            choices=LOG_LEVELS,
         ),
     )
     log_file: str | None = field(
@@ -207,6 +311,32 @@ class CommandOptions:
         default=False,
         metadata=about("MODULE:ATTR is a function that makes the application.", "--factory"),
     )
+
+
+def bytes_of(text: str) -> int:
+    """Bytes, as people write them: "512M", "1.5G", "65536"; units of 1024. Raises ConfigError."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(f"{text!r} is no size: write bytes, or 64K, 512M, 1.5G")
+    return int(float(found["number"]) * 1024 ** " KMGT".index((found["unit"] or " ").upper()))
+
+
+def share_or_bytes(text: str) -> tuple[float | None, int | None]:
+    """As a share of what there is, or as bytes: "85%" is (0.85, None), "2G" is (None, 2 GiB). Raises ConfigError."""
+    if not isinstance(text, str):
+        raise ConfigError(f"max_fleet_memory must be a text, such as 2G or 85%, not {text!r}")
+    if not text.endswith("%"):
+        size = bytes_of(text)
+        if size < 1:
+            raise ConfigError(f"max_fleet_memory must be above 0, not {text!r}")
+        return None, size
+    try:
+        share = float(text[:-1]) / 100
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise ConfigError(f"{text!r} is no share of memory: write 1% to 100%")
+    return share, None
 
 
 def _is_whole(value: object) -> bool:

@@ -17,10 +17,10 @@ import random
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from prefork import system
+from prefork import control, system
 from prefork.channel import BeZygote, Channel, Start
 from prefork.contracts import (
     CommandProducer,
@@ -37,20 +37,27 @@ from prefork.contracts import (
 from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
+from prefork.master.controls import Controls
+from prefork.master.desk import describe_nothing
 from prefork.master.fleet import Fleet, Rules
+from prefork.master.gauge import Gauge
 from prefork.master.loop import supervise
+from prefork.master.pidfile import Pidfile
 from prefork.master.shell import Hooks, Means, Shell
 from prefork.master.signals import Inbox
-from prefork.master.upgrade import inherit
+from prefork.master.upgrade import Inheritance, inherit
+from prefork.memory import memory_limit_bytes
 from prefork.net.address import Address, parse_address
 from prefork.net.listeners import ListenerSet, UnixOptions
 from prefork.net.material import Clients, TLSBytes, TLSFiles, TLSMaterial
+from prefork.net.runfolder import new_path
 from prefork.net.systemd import Notifier
 from prefork.observe import log
-from prefork.options import FleetOptions
+from prefork.options import FleetOptions, share_or_bytes
 from prefork.scoreboard import Scoreboard
 from prefork.worker.job import Job
 from prefork.worker.orphans import drain_orphan
+from prefork.worker.privileges import privileges
 from prefork.worker.serving import Served
 
 Addresses = str | Sequence[str]
@@ -92,6 +99,9 @@ class Prefork(FleetOptions):
     """`command_producer(files)`, master: starts a worker's command with the marker set (`PREFORK_CHILD=1`) and `files`
     inherited (`pass_fds`), and returns the `subprocess.Popen`. Implies start method "exec". A command that lets go
     of the last of `files`, its channel, is taken to be ready while it runs."""
+    started_in: str | None = None
+    """Directory in which this program is run again (start method "exec", a reload, USR2), for a program that has changed
+    its own; default: the one it is in."""
     logger: Logger | None = None
     """Default: the logger "prefork", on standard error if nobody else listens to it."""
     _inbox: Inbox | None = field(default=None, init=False, repr=False)
@@ -155,11 +165,13 @@ class Prefork(FleetOptions):
                 "client_ca asks clients for certificates over TLS: give a certificate and a key, too"
             )
         logger: Logger = self.logger or log.default_logger()
+        rights = privileges(self.user, self.group)
         job = Job(
-            load=lambda: served.load(tls),
+            load=lambda: served.load(tls, rights.give_up if rights else None),
             on_master_death=self.on_master_death,
             reopen_logs=self._reopen_logs,
             follow_logs=lambda: log.reopen(only_moved=True),
+            set_log_level=log.set_level,
             introduce=log.introduce,
             report=lambda text: logger.error("%s", text),
         )
@@ -226,7 +238,16 @@ class Prefork(FleetOptions):
             left_open.callback(listeners.close)
             for warning in listeners.warnings:
                 logger.warning("%s", warning)
-            means = self._means(job, inheritance.ready_fd)
+            places = [address.url(is_tls) for address in listeners.addresses]
+            controls = self._controls(inheritance, logger)
+            if controls is not None:
+                left_open.callback(controls.close)
+            pidfile = None if self.pidfile is None else Pidfile(self.pidfile)
+            if pidfile is not None:
+                left_open.callback(pidfile.remove)
+                if inheritance.ready_fd < 0:  # a successor's is written when it is ready
+                    pidfile.write()
+            means = self._means(job, inheritance.ready_fd, pidfile, places)
             if means.uses_zygote:
                 left_open.enter_context(system.subreaper())
             self._inbox = Inbox()
@@ -238,18 +259,54 @@ class Prefork(FleetOptions):
                 hooks=Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover),
                 means=means,
                 scoreboard=_scoreboard(logger),
+                controls=controls,
+                gauge=Gauge(system.Meter(), self.max_memory_bytes, self._fleet_bytes()),
             )
             left_open.callback(shell.close)
             name = getattr(self.server, "target", None)
-            places = ", ".join(address.url(is_tls) for address in listeners.addresses)
             what = f"{name}: serving" if name else "serving"
-            logger.info("%s %s with %d worker%s", what, places, count, "s" if count > 1 else "")
+            logger.info("%s %s with %d worker%s", what, ", ".join(places), count, "s" if count > 1 else "")
+            if controls is not None:
+                logger.info("control socket: %s", controls.path)
             try:
                 supervise(self._fleet(count, listeners, means), shell)
             finally:
                 self._inbox = None
 
-    def _means(self, job: Job, predecessor_fd: int) -> Means:
+    def _controls(self, inheritance: Inheritance, logger: Logger) -> Controls | None:
+        """The control socket, if there is to be one. With an old master before us it is opened when we are ready."""
+        if not self.control:
+            return None
+        is_late = inheritance.ready_fd >= 0
+        path = self.control
+        try:
+            if path == "auto":
+                path = (is_late and inheritance.control) or new_path(os.environ)
+            controls = Controls(path)
+            if not is_late:
+                controls.open()
+        except (OSError, ConfigError) as error:
+            if self.control != "auto":
+                raise ConfigError(f"control socket {path}: {error}") from error
+            logger.warning("no control socket, preforkctl cannot be answered: %s", error)
+            return None
+        return controls
+
+    def _fleet_bytes(self) -> int | None:
+        """The budget of all processes together, in bytes. Raises ConfigError."""
+        if self.max_fleet_memory is None:
+            return None
+        share, size = share_or_bytes(self.max_fleet_memory)
+        if share is None:
+            return size
+        limit = memory_limit_bytes()
+        if limit is None:
+            raise ConfigError(
+                f"max_fleet_memory {self.max_fleet_memory} of what? No limit is known here: give a size"
+            )
+        return int(limit * share)
+
+    def _means(self, job: Job, predecessor_fd: int, pidfile: Pidfile | None, places: Sequence[str]) -> Means:
         method = self.start_method or ("fork" if sys.platform == "linux" else "exec")
         is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
 
@@ -260,13 +317,29 @@ class Prefork(FleetOptions):
             leaving.start_afresh()
             zygote.run(channel, generation, job, runtime.run_forked)
 
+        def describe() -> control.StatusReport:
+            from prefork import __version__
+
+            return replace(
+                describe_nothing(),
+                pid=os.getpid(),
+                version=__version__,
+                name=str(getattr(self.server, "target", "")),
+                addresses=tuple(places),
+                log_level=log.level(),
+            )
+
         return Means(
             zygote_main=zygote_main,
             uses_zygote=method == "fork" and self.command_producer is None,
             is_fork_fresh=lambda generation: is_command or generation == 1,
             command_producer=self.command_producer,
             reopen_logs=log.reopen,
+            set_log_level=log.set_level,
+            describe=describe,
             is_whole_program=is_command,
+            pidfile=pidfile,
+            started_in=self.started_in,
             predecessor_fd=predecessor_fd,
         )
 
@@ -280,6 +353,11 @@ class Prefork(FleetOptions):
             uses_zygote=means.uses_zygote,
             repeats_drain=means.command_producer is None,
             reuseport=self.reuseport,
+            max_requests=self.max_requests,
+            max_age_s=self.max_age_s,
+            recycle_jitter=self.recycle_jitter,
+            max_memory_bytes=self.max_memory_bytes,
+            max_fleet_bytes=self._fleet_bytes(),
         )
         slots = listeners.slots_open
         return Fleet(

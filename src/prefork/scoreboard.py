@@ -151,6 +151,11 @@ class Scoreboard:
         """What those have served whose records were given back."""
         return self._page.told(0)
 
+    def load(self, entry: int) -> int | None:
+        """Open connections of the process of this record; None where it accepts none, or does not say."""
+        connections = self._page.words[_first_word(entry) + _LOAD]
+        return None if connections == NOT_ACCEPTING else connections
+
     def _clear(self, entry: int) -> None:
         words, first = self._page.words, _first_word(entry)
         for word in range(_WORDS):

@@ -24,11 +24,17 @@ from typing import Any
 from prefork.errors import ForkWithThreadsError
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_GET_PDEATHSIG = 2
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
 _PR_GET_CHILD_SUBREAPER = 37
 
 LOST_STATUS = 255
 """Stands for the exit status of a child that somebody else in this process has reaped."""
+
+STACKS_SIGNAL: int | None = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else None
+"""Has a worker write its stacks to standard error, even if its interpreter is stuck. A real-time signal, because
+applications use the others. None where there are none (macOS)."""
 
 HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
 
@@ -61,6 +67,21 @@ def ask_signal_at_parent_death(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent's thread ends (prctl(2)). No-op elsewhere."""
     if sys.platform == "linux":
         _prctl(PR_SET_PDEATHSIG, signum)
+
+
+def signal_at_parent_death() -> int:
+    """The signal that has been asked for, 0 for none (prctl(2))."""
+    if sys.platform != "linux":
+        return 0
+    found = ctypes.c_int()
+    _prctl(_PR_GET_PDEATHSIG, ctypes.byref(found))
+    return found.value
+
+
+def be_dumpable() -> None:
+    """Have our files in /proc belong to us again after a change of credentials (prctl(2)). No-op elsewhere."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def refuse_threads(doing: str) -> None:
@@ -151,6 +172,34 @@ class StartedCommand(Process):
         if code is None:
             return None
         return (code, None) if code >= 0 else (None, -code)
+
+
+class Meter:
+    """What procfs says of a process; 0 of one that is gone, or not ours to look at."""
+
+    def rss_bytes(self, pid: int) -> int:
+        """Resident memory, shared pages counted in full. Costs microseconds."""
+        fields = _proc(pid, "statm").split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+    def pss_bytes(self, pid: int) -> int:
+        """Resident memory, shared pages counted by their share; RSS where the kernel does not say (before 4.14)."""
+        for line in _proc(pid, "smaps_rollup").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+        return self.rss_bytes(pid)
+
+    def cpu_ticks(self, pid: int) -> int:
+        """CPU time that it has used, in ticks of the clock."""
+        fields = _proc(pid, "stat").rpartition(")")[2].split()  # the name, before, may hold anything
+        return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def _proc(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def zombie_children() -> list[int]:

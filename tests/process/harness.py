@@ -44,7 +44,7 @@ WAIT_S = 20.0
 KILL_LIMIT_S = 5.0
 """A killed process is gone within milliseconds; after this something is badly wrong."""
 
-MARK = "PREFORK_TEST_FLEET"
+MARK = "TEST_PREFORK_FLEET"
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.05
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Command, Nudge
@@ -76,6 +77,11 @@ class World:
         """Start method "exec": every fork fails at once."""
         self.watchers: list[Watcher] = []
         self._next_pid = 501
+        self.memory: dict[int, int] = {}
+        """Bytes of each worker, by serial number; 0 where nothing is said."""
+        self.others_bytes = 0
+        self.answers: dict[int, list[control.Answer]] = {}
+        """What each client of the control socket has been told."""
         self.waiting = 0
         """Connections in the queue of every slot that is steered away from."""
 
@@ -117,6 +123,11 @@ class World:
                 self.processes[serial].told.append(nudge)
             case c.LookAtQueue(serial):
                 return [e.QueueSeen(serial, self.waiting)]
+            case c.LookAtMemory():
+                sizes = tuple((serial, self.memory.get(serial, 0)) for serial in self.processes)
+                return [e.MemorySeen(sizes, self.others_bytes)]
+            case c.Answer(client, answer):
+                self.answers[client].append(answer)
             case c.Log(level, text):
                 self.log.append(f"{level}: {text}")
             case _:
@@ -203,6 +214,20 @@ class World:
         self.feed(e.DeadlinePassed())
         return True
 
+    def ask(self, request: control.Request) -> int:
+        """Somebody asks for something on the control socket; returns the client's number."""
+        client = len(self.answers) + 1
+        self.answers[client] = []
+        self.feed(e.Asked(client, request))
+        return client
+
+    def final(self, client: int) -> control.Answer | None:
+        """The last word that a client has been told; None while it waits."""
+        finals = [answer for answer in self.answers[client] if isinstance(answer, control.FINAL)]
+        assert len(finals) <= 1
+        assert not finals or finals == self.answers[client][-1:], "nothing comes after the last word"
+        return finals[0] if finals else None
+
     # -- processes that behave well ---------------------------------------------------------------
 
     def answer(self) -> bool:
@@ -237,11 +262,21 @@ class World:
             assert rounds < 1000, "the fleet does not come to rest"
 
     def calm_down(self) -> None:
-        """As `settle`, and whenever nobody has anything to say, go to the next deadline, until there is none."""
+        """As `settle`; whenever nobody has anything to say, go to the next deadline, until only those that never end are left.
+
+        Those are a worker's age and the next look at memory.
+        """
         rounds = 0
-        while self.answer() or self.jump_to_deadline():
+        while self.answer() or (self.has_an_end_to_wait_for() and self.jump_to_deadline()):
             rounds += 1
             assert rounds < 1000, "the fleet does not come to rest"
+
+    def has_an_end_to_wait_for(self) -> bool:
+        """Whether the master waits for something that is over one day, not only for the next time of something."""
+        fleet = self.fleet.copy()
+        fleet.memory_due_s = None
+        fleet.children = {serial: replace(x, wears_at_s=None) for serial, x in fleet.children.items()}
+        return fleet.next_deadline_s() is not None
 
     def serve(self) -> None:
         """Start, and let everybody become ready."""

@@ -21,11 +21,15 @@ from prefork.channel import (
     Fork,
     Forked,
     ForkFailed,
+    LogLevel,
     Message,
     Parked,
     Ready,
     Reopen,
+    ShowStacks,
+    Stacks,
     Start,
+    Worn,
 )
 from prefork.errors import ApplicationError
 from prefork.worker.reporting import failed_load, failed_serve
@@ -36,6 +40,7 @@ EVERY_MESSAGE: list[Message] = [
     BeZygote(2),
     Start(7, 3, 2),
     Start(7, 3, 2, inherited=(11, 12)),
+    Start(7, 3, 2, entry=1, requests=200, log_level="debug"),
     Fork(7),
     Forked(7, 4711),
     Parked(4711),
@@ -44,6 +49,10 @@ EVERY_MESSAGE: list[Message] = [
     BootFailed("it raises ValueError: \u2603", "Traceback:\n\tline \udce9\n", is_final=True),
     BootFailed("", "", is_final=False),
     Reopen(),
+    LogLevel("debug"),
+    ShowStacks(5),
+    Stacks(5, "thread MainThread:\n"),
+    Worn("it has served 200 requests"),
 ]
 
 Ends = tuple[Channel, socket.socket]

@@ -13,6 +13,7 @@ import pytest
 
 from prefork.errors import DrainedError
 from prefork.worker.listener import Gate, Listener
+from prefork.worker.wear import Wear
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
@@ -339,10 +340,12 @@ class TestTheDescriptor:
     def test_a_copy_knows_what_the_original_knows(
         self, listener: Listener, gate: Gate, connect: Callable[[], socket.socket]
     ) -> None:
-        """`dup` gives a listener that drains, and stays non-blocking."""
+        """`dup` gives a listener that drains, stays non-blocking, and knows of the worker's wear."""
+        listener.wear = Wear(5, str)
         with listener.dup() as copy:
             assert type(copy) is Listener
             assert not os.get_blocking(bare_fd(copy))
+            assert copy.wear is listener.wear
             server = Accepting(copy)
             assert connect().recv(16) == b"served"
             gate.drain()

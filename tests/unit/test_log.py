@@ -145,6 +145,26 @@ class TestTheDefaultLogger:
         assert "hello" in stream.getvalue()
 
 
+class TestTheLevel:
+    def test_of_the_command_it_is_that_of_all(self) -> None:
+        """The application's own loggers follow."""
+        log.set_up("info", None)
+        log.set_level("debug")
+        assert log.level() == "debug"
+        assert logging.getLogger("tests.anything").isEnabledFor(logging.DEBUG)
+        log.set_level("error")
+        assert log.level() == "error"
+        assert not logging.getLogger("tests.anything").isEnabledFor(logging.WARNING)
+
+    def test_of_a_program_it_is_prefork_s_part(self) -> None:
+        """What else is logged is the program's own matter."""
+        before = logging.getLogger().level
+        log.default_logger()
+        log.set_level("debug")
+        assert log.level() == "debug"
+        assert logging.getLogger().level == before
+
+
 class TestFiles:
     def test_it_goes_on_in_a_new_file_after_a_rename(self, tmp_path: Path) -> None:
         """As logrotate does it: mv, then USR1."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.internal.conjecture import engine
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from prefork import control
 from prefork.errors import OverRecoveryError
 from prefork.master import commands as c
 from prefork.master import events as e
@@ -62,6 +63,9 @@ class Invariants:
         self.slots_hold_no_more_than_the_declared_overlap(after)
         self.a_zygote_is_started_once_and_asked_only_when_ready(before, commands)
         self.nothing_starts_while_stopping(after, commands)
+        self.one_worker_at_a_time_is_recycled(after, commands)
+        self.a_successor_that_fails_is_no_crash(before, event, after)
+        self.whoever_asks_is_answered_once(after)
         self.the_service_manager_hears_of_nothing_after_the_stop(before, commands)
         self.nothing_old_leaves_before_something_new_is_ready(before, after, commands)
         self.our_own_commands_never_lower_what_serves(before, event, after)
@@ -72,13 +76,17 @@ class Invariants:
         self.time_is_finite(after)
 
     def slots_hold_no_more_than_the_declared_overlap(self, after: Fleet) -> None:
-        """One of the current generation, one of the incoming one (in slot 0), one older one that serves."""
+        """One of the current generation, of the incoming one (in slot 0), of those before; beside a worn one its successor."""
         live: dict[tuple[int, int], list[Child]] = {}
         for child in after.children.values():
             if child.phase in LIVE:
                 live.setdefault((child.slot, child.generation), []).append(child)
         for (slot, generation), children in live.items():
-            assert len(children) == 1, f"slot {slot} holds {children}"
+            old, *successors = sorted(children, key=lambda child: child.serial)
+            assert len(successors) <= 1, f"slot {slot} holds {children}"
+            for successor in successors:
+                assert successor.renews == old.serial, f"slot {slot} holds {children}"
+                assert old.worn
             if generation == after.incoming:
                 assert slot == 0
         for slot in {slot for slot, _ in live}:
@@ -87,7 +95,7 @@ class Invariants:
             ]
             if after.stopping is None:
                 assert not [x for x in older if x.phase is Phase.BOOTING]
-            assert len([x for x in older if x.phase is Phase.READY]) <= 1
+            assert len([x for x in older if x.phase is Phase.READY and not x.worn]) <= 1
 
     def a_zygote_is_started_once_and_asked_only_when_ready(
         self, before: Fleet, commands: tuple[Command, ...]
@@ -126,9 +134,38 @@ class Invariants:
                 continue
             if after.stopping is None and not after.resting and told.slot < after.wanted:
                 assert any(
-                    x.phase is Phase.READY and x.generation > told.generation
+                    x.phase is Phase.READY and (x.generation > told.generation or x.renews == told.serial)
                     for x in after.in_slot(told.slot)
                 )
+
+    def one_worker_at_a_time_is_recycled(self, after: Fleet, commands: tuple[Command, ...]) -> None:
+        """The next one waits until the last one has left. And none during a reload, which replaces all."""
+        assert len({x.renews for x in after.children.values() if x.renews in after.children}) <= 1
+        for command in commands:
+            if isinstance(command, c.Spawn) and after.children[command.child].renews is not None:
+                assert after.incoming is None
+                assert not after.rolling
+
+    def a_successor_that_fails_is_no_crash(self, before: Fleet, event: e.Event, after: Fleet) -> None:
+        """What serves is not ended because what was to come after it does not start."""
+        if isinstance(event, (e.ChildExited, e.SpawnFailed)):
+            child = before.children.get(event.child)
+            old = None if child is None or child.renews is None else before.children.get(child.renews)
+            if (
+                child is not None
+                and child.ready_at_s is None
+                and old is not None
+                and old.phase is Phase.READY
+            ):
+                assert after.crashes_s == before.crashes_s
+                assert after.children[old.serial].phase is Phase.READY or after.stopping or after.resting
+
+    def whoever_asks_is_answered_once(self, after: Fleet) -> None:
+        """Who waits has had no last word; who has had it does not wait; and at the end nobody waits."""
+        waiting = [wait.client for wait in after.waits]
+        assert len(waiting) == len(set(waiting))
+        if after.finished:
+            assert not waiting
 
     def our_own_commands_never_lower_what_serves(self, before: Fleet, event: e.Event, after: Fleet) -> None:
         if after.stopping is not None or after.resting:
@@ -270,6 +307,8 @@ class FleetMachine(RuleBasedStateMachine):
         boot_timeout_s=st.sampled_from([0.5, 60.0]),
         uses_zygote=st.booleans(),
         reuseport=st.booleans(),
+        max_age_s=st.sampled_from([math.inf, math.inf, 40.0]),
+        memory=st.sampled_from([(None, None), (None, None), (100, None), (None, 150), (100, 150)]),
     )
     def begin(
         self,
@@ -282,6 +321,8 @@ class FleetMachine(RuleBasedStateMachine):
         boot_timeout_s: float,
         uses_zygote: bool,
         reuseport: bool,
+        max_age_s: float,
+        memory: tuple[int | None, int | None],
     ) -> None:
         self.world = World(
             workers,
@@ -292,8 +333,14 @@ class FleetMachine(RuleBasedStateMachine):
             boot_timeout_s=boot_timeout_s,
             uses_zygote=uses_zygote,
             reuseport=reuseport,
+            max_age_s=max_age_s,
+            recycle_jitter=0.2,
+            max_memory_bytes=memory[0],
+            max_fleet_bytes=memory[1],
         )
         self.watch = Invariants(self.world)
+        self.left: set[int] = set()
+        """Clients that have not waited for their answer."""
         self.world.start()
 
     # -- processes --------------------------------------------------------------------------------
@@ -375,6 +422,16 @@ class FleetMachine(RuleBasedStateMachine):
             del self.world.zygotes[generation]
             self.world.feed(e.ZygoteUnstarted(generation, "Too many open files"))
 
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH)
+    def a_worker_has_served_enough(self, nth: int) -> None:
+        self.world.feed(e.ChildWorn(self._pick(nth), "it has served 200 requests"))
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH, size=st.sampled_from([0, 60, 90, 110]))
+    def a_worker_grows_or_shrinks(self, nth: int, size: int) -> None:
+        self.world.memory[self._pick(nth)] = size
+
     # -- time -------------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 1e6]))
@@ -401,6 +458,51 @@ class FleetMachine(RuleBasedStateMachine):
             if deadline_s is None or deadline_s > self.world.now_s:
                 return
         raise AssertionError(f"a deadline is in the past for ever: {self.world.fleet}")
+
+    # -- people on the control socket -------------------------------------------------------------
+
+    @rule()
+    def a_reload_is_waited_for(self) -> None:
+        self._ask(control.Reload())
+
+    @rule(workers=st.integers(1, 4))
+    def a_size_is_waited_for(self, workers: int) -> None:
+        self._ask(control.Scale(workers))
+
+    @rule(slot=st.integers(0, 4))
+    def a_worker_is_to_be_recycled(self, slot: int) -> None:
+        self._ask(control.Recycle(f"slot:{slot}"))
+
+    @rule(slot=st.integers(0, 4), answers=st.booleans())
+    def a_worker_is_asked_where_it_stands(self, slot: int, *, answers: bool) -> None:
+        client = self._ask(control.Stacks(str(slot)))
+        asked = [x for x in self.world.sent(c.AskStacks) if x.client == client]
+        if answers and asked:
+            self.world.feed(e.StacksSeen(client, asked[0].child, "here"))
+            assert self.world.final(client) == control.StacksReport("here")
+
+    @rule()
+    def an_upgrade_is_waited_for(self) -> None:
+        self._ask(control.Upgrade())
+
+    @rule(is_fast=st.booleans(), chance=st.integers(0, 9))
+    def a_stop_is_waited_for(self, chance: int, *, is_fast: bool) -> None:
+        if chance == 0:
+            self._ask(control.Stop(is_fast))
+
+    @precondition(lambda self: self.world.fleet.waits)
+    @rule(nth=NTH)
+    def somebody_waits_no_longer(self, nth: int) -> None:
+        waits = self.world.fleet.waits
+        client = waits[nth % len(waits)].client
+        self.world.feed(e.ClientLeft(client))
+        self.left.add(client)
+
+    def _ask(self, request: control.Request) -> int:
+        client = self.world.ask(request)
+        is_waiting = client in {wait.client for wait in self.world.fleet.waits}
+        assert is_waiting != (self.world.final(client) is not None)
+        return client
 
     # -- people -----------------------------------------------------------------------------------
 
@@ -455,7 +557,8 @@ class FleetMachine(RuleBasedStateMachine):
         world.is_out_of_processes = False
         world.calm_down()
         fleet = world.fleet
-        assert fleet.next_deadline_s() is None
+        assert not world.has_an_end_to_wait_for()
+        self._who_waited_has_been_told()
         if fleet.stopping is not None:
             assert fleet.finished
         elif fleet.resting:
@@ -479,11 +582,18 @@ class FleetMachine(RuleBasedStateMachine):
             if not self._the_killed_are_gone():
                 assert world.jump_to_deadline(), f"nobody waits for anything: {world.fleet}"
         assert self.watch.finishes == 1
+        assert all(world.final(client) is not None for client in world.answers if client not in self.left)
         bound_s = world.fleet.rules.grace_s + SPAWN_TIMEOUT_S + RETIRE_S + STACKS_S + FAST_STOP_S
         assert world.now_s - asked_s <= bound_s
         error = world.fleet.stopping.error
         if world.fleet.rules.recover_threshold == math.inf:
             assert not isinstance(error, OverRecoveryError)
+
+    def _who_waited_has_been_told(self) -> None:
+        """In a calm world everything comes to an end; only an upgrade is decided elsewhere, and then by its deadline."""
+        assert not self.world.fleet.waits
+        for client in self.world.answers:
+            assert client in self.left or self.world.final(client) is not None
 
     def _the_killed_are_gone(self) -> bool:
         world = self.world

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.children import CHILD, CHILD_EVENTS
@@ -19,6 +20,11 @@ from prefork.master.shell import Hooks, Means, Shell
 
 SAMPLES: dict[str, Any] = {
     "depth": 0,
+    "client": 1,
+    "request": control.Status(),
+    "text": "a test",
+    "children": ((1, 1),),
+    "others_bytes": 1,
     "generation": 1,
     "child": 1,
     "pid": 501,

@@ -45,6 +45,15 @@ def test_each_sees_what_the_others_say(entries: list[Entry]) -> None:
     assert one.loads() == [7, NOT_ACCEPTING]
 
 
+def test_the_master_sees_what_each_says(board: Scoreboard, entries: list[Entry]) -> None:
+    """Nothing of who accepts nothing, or never said anything."""
+    one, other = entries
+    one.set_load(7)
+    assert (board.load(one.index), board.load(other.index)) == (7, None)
+    one.set_not_accepting()
+    assert board.load(one.index) is None
+
+
 def test_who_is_gone_is_not_counted_and_its_place_is_given_again(
     board: Scoreboard, entries: list[Entry]
 ) -> None:

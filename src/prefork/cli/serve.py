@@ -1,5 +1,9 @@
 """`prefork MODULE:ATTR`: serve an application on preforked workers.
 
+    command line > environment > file > default      settings.resolve
+        -> a Prefork, its addresses                   building.build
+        -> serve; or --check; or --print-config
+
 Exit status: 0 stopped as asked; 2 the words are wrong; 3 the application could not be started; 4 too many crashes.
 """
 
@@ -7,97 +11,73 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from prefork.cli.application import NamedApplication
+from prefork.cli.building import build, check, go_to
+from prefork.cli.files import ConfigFile, find, read
 from prefork.cli.flags import flags_of
-from prefork.errors import ApplicationError, ConfigError, PreforkError, SupervisionError
+from prefork.cli.settings import CONFIG, Settings, given, resolve
+from prefork.errors import ApplicationError, PreforkError, SupervisionError
 from prefork.http.limits import HttpLimits
-from prefork.http.options import HttpOptions, split
-from prefork.identity import is_child
-from prefork.master.upgrade import inherited_addresses
-from prefork.net.systemd import inherited_listeners
-from prefork.observe import log
+from prefork.http.options import HttpOptions
 from prefork.options import CommandOptions, FleetOptions
-from prefork.prefork import Prefork
-from prefork.worker.loading import split_target
-
-CRASHES_A_WORKER = 10
-"""The command's recover threshold for each worker: a fleet in production rides crashes out, with back-off."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("application", metavar="MODULE:ATTR")
+@click.argument("application", metavar="MODULE:ATTR", required=False)
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Read options from this file; default: prefork.toml, or [tool.prefork] of pyproject.toml, in the working "
+    'directory; "": none.',
+)
+@click.option("--check", is_flag=True, help="Validate the options, import the application, and leave.")
+@click.option("--print-config", is_flag=True, help="Show every option, and where its value came from; leave.")
 @flags_of(CommandOptions)
 @flags_of(FleetOptions)
 @flags_of(HttpOptions)
 @flags_of(HttpLimits)
 @click.version_option(package_name="prefork", message="prefork %(version)s")
-def serve(application: str, **values: Any) -> None:
-    """Serve the ASGI or WSGI application MODULE:ATTR on preforked workers."""
-    command = CommandOptions(**{f.name: values.pop(f.name) for f in fields(CommandOptions)})
-    logger = log.set_up(command.log_level, command.log_file)
-    split_target(application)
-    if (command.certfile is None) != (command.keyfile is None):
-        raise ConfigError("TLS needs both --certfile and --keyfile")
-    http = _http(command.server, values)
-    prefork = Prefork(
-        NamedApplication(
-            application, command.app_dir, command.interface, command.server, command.factory, http
-        ),
-        logger=logger,
-        network=None,
-        **values,
-    )
-    if prefork.recover_threshold is None:
-        prefork.check()
-        prefork.recover_threshold = CRASHES_A_WORKER * prefork.worker_count()
-    addresses = _addresses(command.bind)
-    if command.certfile is not None and command.keyfile is not None:
-        prefork.listen_and_serve_tls(addresses, cert_key=command.keyfile, cert_file=command.certfile)
+@click.pass_context
+def serve(context: click.Context, /, **flags: Any) -> None:
+    """Serve the ASGI or WSGI application MODULE:ATTR on preforked workers.
+
+    Every option may also stand in the environment (PREFORK_WORKERS) and in a file (prefork.toml, [tool.prefork] of
+    pyproject.toml: workers = 4). The command line comes before the environment, that before the file.
+    """
+    settings = resolve(context, os.environ, _file(context))
+    if flags["print_config"]:
+        click.echo(settings.printed())
+        return
+    home = go_to(settings)
+    if flags["check"]:
+        click.echo(check(settings))
+        return
+    _serve(settings, home)
+
+
+def _file(context: click.Context) -> ConfigFile:
+    """The file that is asked for, or found where the application is to run. Raises ConfigError."""
+    name = given(context, "config")
+    if name is None:
+        name = os.environ.get(CONFIG) or None
+    if name is not None:
+        return read(Path(name)) if name else ConfigFile()
+    return find(Path(given(context, "chdir") or os.environ.get("PREFORK_CHDIR") or "."))
+
+
+def _serve(settings: Settings, home: str) -> None:
+    start = build(settings)
+    start.prefork.started_in = home
+    for warning in settings.warnings:
+        start.logger.warning("%s", warning)
+    if start.certfile is not None and start.keyfile is not None:
+        start.prefork.listen_and_serve_tls(start.addresses, cert_key=start.keyfile, cert_file=start.certfile)
     else:
-        prefork.listen_and_serve(addresses)
-
-
-def _http(server: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The options of our own HTTP server, taken out of `values`; only those that were given. Raises ConfigError."""
-    context = click.get_current_context()
-    given = {}
-    for each in (*fields(HttpOptions), *fields(HttpLimits)):
-        value = values.pop(each.name)
-        if context.get_parameter_source(each.name) is not click.core.ParameterSource.DEFAULT:
-            if server != "prefork":
-                raise ConfigError(
-                    f"{each.metadata['flag']} is an option of prefork's own server, not of {server}"
-                )
-            given[each.name] = value
-    _check(split(given)[0], given)
-    return given
-
-
-def _check(options: HttpOptions, given: dict[str, Any]) -> None:
-    """Tell what is wrong with a value now, in one line, and not in the zygote. Raises ConfigError."""
-    if "trusted_proxies" in given:
-        from prefork.http.forwarded import TrustedProxies
-
-        TrustedProxies(options.trusted_proxies)
-    if options.access_log is not None:
-        from prefork.http.access import AccessLog
-
-        AccessLog(options.access_log_format, options.access_log).close()
-
-
-def _addresses(bind: tuple[str, ...]) -> list[str]:
-    """What to listen on: as asked; else what an old master or systemd opened for us; else the default."""
-    given: list[str] = []
-    if not is_child():
-        given = [f"fd://{fd}" for fd in inherited_listeners(os.environ, os.getpid())]
-        given = given or inherited_addresses(os.environ)
-    source = click.get_current_context().get_parameter_source("bind")
-    return given if given and source is click.core.ParameterSource.DEFAULT else list(bind)
+        start.prefork.listen_and_serve(start.addresses)
 
 
 def main() -> NoReturn:
@@ -112,7 +92,7 @@ def main() -> NoReturn:
     except click.Abort:
         sys.exit(1)
     except (ApplicationError, SupervisionError) as error:
-        sys.exit(error.exit_code)  # the master's log has said why
+        sys.exit(error.exit_code)  # the log has said why
     except PreforkError as error:
         click.echo(f"prefork: error: {error}", err=True)
         sys.exit(error.exit_code)

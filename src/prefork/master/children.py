@@ -12,6 +12,7 @@ from dataclasses import replace
 from prefork.errors import ApplicationError
 from prefork.master import commands as c
 from prefork.master import events as e
+from prefork.master import recycling
 from prefork.master.crashes import RETRY_S, crashed
 from prefork.master.draft import FAST_STOP_S, Draft
 from prefork.master.fleet import Child, Phase, Seat
@@ -48,6 +49,8 @@ def _unspawned(draft: Draft, child: Child, event: e.SpawnFailed) -> None:
     draft.drop(child)
     if draft.fleet.stopping is not None or child.generation < draft.fleet.generation:
         return  # not needed any more
+    if recycling.failed(draft, child, f"its successor cannot be spawned: {event.why}"):
+        return
     if child.generation == draft.fleet.incoming:
         abandon(draft, f"its first worker could not be spawned: {event.why}")
         return
@@ -60,10 +63,18 @@ def _unspawned(draft: Draft, child: Child, event: e.SpawnFailed) -> None:
 
 def _ready(draft: Draft, child: Child, _event: e.ChildReady) -> None:
     fleet = draft.fleet
-    child = draft.put(child, phase=Phase.READY, ready_at_s=draft.now_s, deadline_s=None)
+    child = draft.put(
+        child,
+        phase=Phase.READY,
+        ready_at_s=draft.now_s,
+        deadline_s=None,
+        wears_at_s=recycling.wears_at_s(draft),
+    )
     fleet.proven = True
     fleet.seats[child.slot] = replace(fleet.seat(child.slot), crashed_pid=None)
     draft.info(f"{child} ready")
+    if child.renews is not None:
+        recycling.succeeded(draft)
     if child.generation == fleet.incoming:
         fleet.generation, fleet.incoming = child.generation, None
         fleet.rolling = True
@@ -100,6 +111,8 @@ def _died_in_boot(draft: Draft, child: Child, event: e.ChildExited) -> None:
         return
     if child.generation == fleet.incoming:
         abandon(draft, failure.summary)
+    elif recycling.failed(draft, child, failure.summary):
+        pass
     elif failure.is_final and not fleet.proven:
         draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
     else:
@@ -134,6 +147,10 @@ def _queue_seen(draft: Draft, child: Child, event: e.QueueSeen) -> None:
         draft.drain(child)
 
 
+def _worn(draft: Draft, child: Child, event: e.ChildWorn) -> None:
+    recycling.wear(draft, child, event.why)
+
+
 def _died_hung(draft: Draft, child: Child, event: e.ChildExited) -> None:
     """A worker that was killed: because it hung in its boot, or at the end of its grace period."""
     if child.is_hung:
@@ -143,16 +160,24 @@ def _died_hung(draft: Draft, child: Child, event: e.ChildExited) -> None:
 
 
 _ROWS: dict[Phase, tuple[Callable[..., None], ...]] = {
-    #                 ChildSpawned SpawnFailed  ChildReady ChildFailed ChildExited QueueSeen
-    Phase.SPAWNING: (_spawned, _unspawned, _nothing, _nothing, _nothing, _nothing),
-    Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot, _nothing),
-    Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _nothing),
-    Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _queue_seen),
-    Phase.DRAINING: (_nothing, _nothing, _ready_late, _nothing, _died_as_asked, _nothing),
-    Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing),
-    Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing),
+    #                 ChildSpawned SpawnFailed  ChildReady ChildFailed ChildExited QueueSeen ChildWorn
+    Phase.SPAWNING: (_spawned, _unspawned, _nothing, _nothing, _nothing, _nothing, _nothing),
+    Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot, _nothing, _nothing),
+    Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _nothing, _worn),
+    Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _queue_seen, _nothing),
+    Phase.DRAINING: (_nothing, _nothing, _ready_late, _nothing, _died_as_asked, _nothing, _nothing),
+    Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing, _nothing),
+    Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing, _nothing),
 }
-CHILD_EVENTS = (e.ChildSpawned, e.SpawnFailed, e.ChildReady, e.ChildFailed, e.ChildExited, e.QueueSeen)
+CHILD_EVENTS = (
+    e.ChildSpawned,
+    e.SpawnFailed,
+    e.ChildReady,
+    e.ChildFailed,
+    e.ChildExited,
+    e.QueueSeen,
+    e.ChildWorn,
+)
 CHILD: dict[tuple[Phase, type], Callable[..., None]] = {
     (phase, event): handler
     for phase, row in _ROWS.items()

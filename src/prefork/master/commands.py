@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+from prefork import control
+
 
 class Nudge(Enum):
     """What a process is sent; the shell knows the signal."""
@@ -45,6 +47,8 @@ class Spawn:
     child: int
     slot: int
     generation: int
+    requests: int = 0
+    """Requests that it is to serve; 0: no bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,42 @@ class ReopenLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtMemory:
+    """Say how much memory each process has. Answered by MemorySeen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer somebody on the control socket."""
+
+    client: int
+    answer: control.Answer
+
+
+@dataclass(frozen=True, slots=True)
+class AskStacks:
+    """Have a worker say where it stands. Answered by StacksSeen, if it still can."""
+
+    client: int
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStacks:
+    """Have the C library's side of a worker write its stacks to standard error: its interpreter does not answer."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetLogLevel:
+    """Log from this level on, here and in the children named, and in those to come."""
+
+    level: str
+    children: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartUpgrade:
     """Start this program anew beside us with the listeners. Answered by UpgradeReady or UpgradeLost."""
 
@@ -160,6 +200,11 @@ Command = (
     | LookAtQueue
     | CloseSlot
     | ReopenLogs
+    | LookAtMemory
+    | Answer
+    | AskStacks
+    | DumpStacks
+    | SetLogLevel
     | StartUpgrade
     | KillUpgrade
     | Announce

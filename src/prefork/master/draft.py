@@ -61,6 +61,22 @@ class Draft:
             text += "\n" + failure.details.rstrip()
         self.error(text)
 
+    # -- the whole --------------------------------------------------------------------------------
+
+    def ask_stop(self, how: Stop, why: str) -> None:
+        """Somebody wants the fleet gone."""
+        was = self.fleet.stopping
+        if was is None or how > was.how:
+            self.info(f"stopping ({how.name.lower()}): {why}")
+        self.stop(how)
+
+    def begin_upgrade(self) -> None:
+        """Start the new master, and wait for it."""
+        # It has a whole start before it: its zygote's and its workers' boot.
+        self.fleet.upgrade_deadline_s = self.now_s + 2 * self.fleet.rules.boot_timeout_s
+        self.info("upgrade: starting the new master")
+        self.commands.append(c.StartUpgrade())
+
     # -- children ---------------------------------------------------------------------------------
 
     def put(self, child: Child, **changes: object) -> Child:
@@ -68,7 +84,7 @@ class Draft:
         self.fleet.children[child.serial] = changed
         return changed
 
-    def spawn(self, slot: int, generation: int) -> None:
+    def spawn(self, slot: int, generation: int, renews: int | None = None) -> None:
         fleet = self.fleet
         serial = fleet.next_serial
         fleet.next_serial += 1
@@ -80,10 +96,14 @@ class Draft:
             Phase.SPAWNING,
             deadline_s=self.now_s + SPAWN_TIMEOUT_S,
             replaces=seat.crashed_pid,
+            renews=renews,
         )
         fleet.seats[slot] = replace(seat, crashed_pid=None)
         fleet.slots_open = max(fleet.slots_open, slot + 1)
-        self.commands.append(c.Spawn(serial, slot, generation))
+        requests = fleet.rules.max_requests
+        if requests:
+            requests = max(1, int(self.shortened(requests)))
+        self.commands.append(c.Spawn(serial, slot, generation, requests))
 
     def drop(self, child: Child) -> None:
         del self.fleet.children[child.serial]
@@ -165,12 +185,19 @@ class Draft:
 
     def delay_s(self, base_s: float, streak: int, most_s: float = MAX_DELAY_S) -> float:
         """Back-off before try number `streak` (from 1): doubling, bounded, stretched by jitter."""
-        fleet = self.fleet
-        # Numerical Recipes' generator: the jitter must differ between masters, not be secret.
-        fleet.chance = (fleet.chance * 1664525 + 1013904223) % 2**32
-        stretch = 1 + JITTER * fleet.chance / 2**32
+        stretch = 1 + JITTER * self._chance()
         bound_s = max(most_s, base_s)
         return float(min(base_s * 2 ** min(streak - 1, 30), bound_s)) * stretch
+
+    def shortened(self, bound: float) -> float:
+        """A bound of recycling with its jitter: shortened, never stretched, so that the bound is one."""
+        return bound * (1 - self.fleet.rules.recycle_jitter * self._chance())
+
+    def _chance(self) -> float:
+        """A number from 0 to 1, by Numerical Recipes' generator: jitter must differ between masters, not be secret."""
+        fleet = self.fleet
+        fleet.chance = (fleet.chance * 1664525 + 1013904223) % 2**32
+        return fleet.chance / 2**32
 
     def back_off(self, seat: Seat, base_s: float, streak: int, most_s: float = MAX_DELAY_S) -> Seat:
         return replace(seat, not_before_s=self.now_s + self.delay_s(base_s, streak, most_s))

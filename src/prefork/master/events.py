@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from prefork import control
+
 
 class Stop(IntEnum):
     """How hard a stop is; a stop is only ever made harder."""
@@ -133,6 +135,23 @@ class QueueSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildWorn:
+    """A worker says itself that it is to be recycled: it has served enough requests."""
+
+    child: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySeen:
+    """How much memory (PSS) there is in use: by each child, and by the master and the zygotes."""
+
+    children: tuple[tuple[int, int], ...]
+    """Serial number and bytes."""
+    others_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     """The next deadline of the fleet is due (or the loop woke up near it)."""
 
@@ -180,6 +199,30 @@ class UpgradeAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Somebody asks for something on the control socket."""
+
+    client: int
+    request: control.Request
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLeft:
+    """Somebody who has asked is gone, and waits for nothing any more."""
+
+    client: int
+
+
+@dataclass(frozen=True, slots=True)
+class StacksSeen:
+    """A worker has said where it stands, for this client."""
+
+    client: int
+    child: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpgradeReady:
     """The new master serves."""
 
@@ -191,7 +234,7 @@ class UpgradeLost:
     why: str
 
 
-ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen
+ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn
 """Facts about one worker; the others are about a zygote, the time, or the whole."""
 
 Event = (
@@ -201,6 +244,7 @@ Event = (
     | ZygoteFailed
     | ZygoteUnstarted
     | ZygoteExited
+    | MemorySeen
     | DeadlinePassed
     | Broken
     | StopAsked
@@ -209,6 +253,9 @@ Event = (
     | RestAsked
     | ReopenAsked
     | UpgradeAsked
+    | Asked
+    | ClientLeft
+    | StacksSeen
     | UpgradeReady
     | UpgradeLost
 )

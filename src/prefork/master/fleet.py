@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from prefork import control
 from prefork.master.events import BootFailure, Stop
 
 
@@ -57,6 +58,17 @@ class Rules:
     """Workers may be told twice to drain. Not so commands that the program starts by itself: they are
     strangers, and to some of them a second TERM means haste."""
     reuseport: bool = False
+    max_requests: int = 0
+    """Requests after which a worker is recycled; 0: never."""
+    max_age_s: float = math.inf
+    recycle_jitter: float = 0.0
+    """Share by which the two bounds above are shortened at random, at most."""
+    max_memory_bytes: int | None = None
+    max_fleet_bytes: int | None = None
+
+    @property
+    def watches_memory(self) -> bool:
+        return self.max_memory_bytes is not None or self.max_fleet_bytes is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,15 @@ class Child:
     """Draining: when it is killed; `deadline_s` may come before, to tell it once more."""
     is_hurried: bool = False
     """It has been told to leave at once, not only to finish."""
+    worn: str = ""
+    """Why it is to be recycled; "" while it is good."""
+    worn_at_s: float = 0.0
+    wears_at_s: float | None = None
+    """When it is too old."""
+    renews: int | None = None
+    """The serial number of the worn worker that this one was spawned beside, to take its place."""
+    heavy: int = 0
+    """Samples in a row that showed more memory than it may have."""
 
     @property
     def is_hung(self) -> bool:
@@ -113,6 +134,18 @@ class Seat:
     crashed_pid: int | None = None
     has_queue: bool = False
     """reuseport, a slot that is not steered to any more: no worker has emptied its queue since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Somebody on the control socket waits for the outcome of a request."""
+
+    client: int
+    request: control.Request
+    target: int = 0
+    """The generation, or the serial number of the worker, that it is about."""
+    due_s: float | None = None
+    """When it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +191,13 @@ class Fleet:
     slots_open: int = 0
     stopping: Stopping | None = None
     upgrade_deadline_s: float | None = None
+    renewal_seat: Seat = field(default_factory=Seat)
+    """How long to wait after a worker that was to take a worn one's place has failed."""
+    waits: tuple[Wait, ...] = ()
+    memory_due_s: float | None = None
+    """When memory is looked at next; None while nobody serves, or no bound is set."""
+    heavy: int = 0
+    """Samples in a row that showed more memory in all than the fleet may have."""
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
     finished: bool = False
@@ -175,11 +215,35 @@ class Fleet:
     def of_generation(self, generation: int) -> Iterator[Child]:
         return (child for child in self.children.values() if child.generation == generation)
 
+    def listening_children(self) -> tuple[int, ...]:
+        """Serial numbers of those who hear what the master says to all."""
+        silent = (Phase.SPAWNING, Phase.KILLED)
+        return tuple(x.serial for x in self.children.values() if x.phase not in silent)
+
     def deserted_slots(self) -> Iterator[int]:
         """reuseport: slots not wanted any more, with connections in their queue and nobody there to accept them."""
         for slot in range(self.wanted, self.slots_open):
             if self.seat(slot).has_queue and not any(self.in_slot(slot)):
                 yield slot
+
+    def worn_child(self) -> Child | None:
+        """Whom to recycle next: the one that has been worn for longest, of those that serve."""
+        worn = [
+            x
+            for x in self.children.values()
+            if x.worn and x.phase is Phase.READY and x.slot < self.wanted and x.generation == self.generation
+        ]
+        return min(worn, key=lambda child: (child.worn_at_s, child.serial), default=None)
+
+    @property
+    def is_recycling(self) -> bool:
+        """A worker is being recycled: its successor boots, or serves while it drains."""
+        return any(x.renews in self.children for x in self.children.values())
+
+    @property
+    def may_recycle(self) -> bool:
+        """No more than one at a time, and not while a reload replaces all of them anyway."""
+        return not (self.is_recycling or self.rolling or self.incoming is not None)
 
     def ready_slots(self) -> int:
         """How many of the wanted slots have a worker that accepts."""
@@ -192,21 +256,29 @@ class Fleet:
         times = [c.deadline_s for c in self.children.values()]
         times += [z.deadline_s for z in self.zygotes.values()]
         times.append(self.upgrade_deadline_s)
+        times += [wait.due_s for wait in self.waits]
         if self.stopping is None and not self.resting:
             times += [self.seat(slot).not_before_s for slot in self._vacant_slots()]
             times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
+            times += [x.wears_at_s for x in self.children.values() if x.phase is Phase.READY and not x.worn]
+            times.append(self.memory_due_s)
+            if self.may_recycle and self._can_fork() and self.worn_child() is not None:
+                times.append(self.renewal_seat.not_before_s)
         finite = [t for t in times if t is not None and math.isfinite(t)]
         return min(finite, default=None)
 
     def _vacant_slots(self) -> Iterator[int]:
         """Slots that wait for their back-off only: not those that wait for a zygote."""
-        zygote = self.zygotes.get(self.generation)
-        if self.rules.uses_zygote and (zygote is None or zygote.phase is not ZygotePhase.READY):
+        if not self._can_fork():
             return
         for slot in range(self.wanted):
             if not any(c.holds_slot and c.generation == self.generation for c in self.in_slot(slot)):
                 yield slot
         yield from self.deserted_slots()
+
+    def _can_fork(self) -> bool:
+        zygote = self.zygotes.get(self.generation)
+        return not self.rules.uses_zygote or (zygote is not None and zygote.phase is ZygotePhase.READY)
 
     def _lacks_zygote(self) -> bool:
         return self.rules.uses_zygote and self.generation not in self.zygotes

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 
 from prefork import system
-from prefork.channel import BootFailed, Forked, ForkFailed, Message, Parked, Ready
+from prefork.channel import BootFailed, Forked, ForkFailed, Message, Parked, Ready, Stacks, Worn
 from prefork.master import events as e
 from prefork.master.spawn import Kin, hold
 from prefork.master.strangers import Strangers
@@ -67,6 +67,24 @@ class Household:
 
     def zygote(self, generation: int) -> Kin | None:
         return self._zygotes.get(generation)
+
+    def tell(self, serials: Iterable[int], message: Message) -> list[OSError]:
+        """Tell children something; why some could not be told."""
+        errors = []
+        for serial in serials:
+            kin = self._children.get(serial)
+            if kin is not None and not kin.channel.is_closed:
+                try:
+                    kin.channel.send(message)
+                except OSError as error:
+                    errors.append(error)
+        return errors
+
+    def pids(self) -> tuple[dict[int, int], list[int]]:
+        """The pids of the children, by serial number, and those of zygotes and parked processes."""
+        children = {serial: kin.process.pid for serial, kin in self._children.items() if kin.process}
+        zygotes = [kin.process.pid for kin in self._zygotes.values() if kin.process]
+        return children, [*zygotes, *self._parked]
 
     def close(self) -> None:
         """Let go of all of them, without touching the processes. Also for the copy in a forked zygote."""
@@ -201,6 +219,10 @@ class Household:
                 yield e.ChildReady(serial)
             elif isinstance(message, BootFailed):
                 yield e.ChildFailed(serial, _failure(message))
+            elif isinstance(message, Worn):
+                yield e.ChildWorn(serial, message.why)
+            elif isinstance(message, Stacks):
+                yield e.StacksSeen(message.client, serial, message.text)
         if kin.channel.is_closed:
             self.unwatch(kin.channel.fileno())
             if kin.is_foreign and not kin.has_spoken and not _ends_soon(kin):

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
+from prefork.master import recycling
 from prefork.master.children import child_event
 from prefork.master.commands import Command
 from prefork.master.draft import Draft
 from prefork.master.fleet import Child, Fleet, Phase, Stopping, ZygotePhase
 from prefork.master.reconcile import reconcile
-from prefork.master.reloads import begin_reload
+from prefork.master.reloads import ask_reload
+from prefork.master.requests import asked, client_left, stacks_seen
+from prefork.master.waits import answer_waits, end_upgrade, give_stacks_up
 from prefork.master.zygotes import zygote_exited, zygote_failed, zygote_ready, zygote_unstarted
 
 
@@ -35,6 +39,8 @@ def decide(fleet: Fleet, event: e.Event, now_s: float) -> tuple[Fleet, tuple[Com
     else:
         EVENTS[type(event)](draft, event)
     reconcile(draft)
+    if not draft.fleet.finished:
+        answer_waits(draft)
     return draft.fleet, tuple(draft.commands)
 
 
@@ -58,7 +64,12 @@ def _deadline(draft: Draft, _event: e.DeadlinePassed) -> None:
     if fleet.upgrade_deadline_s is not None and fleet.upgrade_deadline_s <= now_s:
         fleet.upgrade_deadline_s = None
         draft.commands.append(c.KillUpgrade())
-        draft.error("upgrade failed: the new master was not ready in time; this one serves on")
+        why = "the new master was not ready in time; this one serves on"
+        draft.error(f"upgrade failed: {why}")
+        end_upgrade(draft, control.Failed(f"upgrade failed: {why}"))
+    recycling.come_of_age(draft)
+    recycling.look_at_memory(draft)
+    give_stacks_up(draft)
 
 
 def _child_due(draft: Draft, child: Child) -> None:
@@ -94,10 +105,7 @@ def _child_due(draft: Draft, child: Child) -> None:
 
 
 def _stop_asked(draft: Draft, event: e.StopAsked) -> None:
-    was = draft.fleet.stopping
-    if was is None or event.how > was.how:
-        draft.info(f"stopping ({event.how.name.lower()}): {event.why}")
-    draft.stop(event.how)
+    draft.ask_stop(event.how, event.why)
 
 
 def _broken(draft: Draft, event: e.Broken) -> None:
@@ -107,17 +115,10 @@ def _broken(draft: Draft, event: e.Broken) -> None:
 
 
 def _reload_asked(draft: Draft, _event: e.ReloadAsked) -> None:
-    fleet = draft.fleet
-    if fleet.stopping is not None:
+    if draft.fleet.stopping is not None:
         draft.info("reload ignored: stopping")
         return
-    if fleet.resting:
-        fleet.resting, fleet.wanted = False, fleet.configured
-    if fleet.incoming is not None:
-        fleet.reload_again = True
-        draft.info("reload: one is under way; another follows it")
-        return
-    begin_reload(draft)
+    ask_reload(draft)
 
 
 def _scale_asked(draft: Draft, event: e.ScaleAsked) -> None:
@@ -137,9 +138,7 @@ def _rest_asked(draft: Draft, _event: e.RestAsked) -> None:
 
 
 def _reopen_asked(draft: Draft, _event: e.ReopenAsked) -> None:
-    silent = (Phase.SPAWNING, Phase.KILLED)
-    live = tuple(x.serial for x in draft.fleet.children.values() if x.phase not in silent)
-    draft.commands.append(c.ReopenLogs(live))
+    draft.commands.append(c.ReopenLogs(draft.fleet.listening_children()))
 
 
 def _upgrade_asked(draft: Draft, _event: e.UpgradeAsked) -> None:
@@ -147,10 +146,7 @@ def _upgrade_asked(draft: Draft, _event: e.UpgradeAsked) -> None:
     if fleet.stopping is not None or fleet.upgrade_deadline_s is not None:
         draft.warn("upgrade ignored: " + ("stopping" if fleet.stopping else "one is under way"))
         return
-    # The new master has a whole start before it: its zygote's and its workers' boot.
-    fleet.upgrade_deadline_s = draft.now_s + 2 * fleet.rules.boot_timeout_s
-    draft.info("upgrade: starting the new master")
-    draft.commands.append(c.StartUpgrade())
+    draft.begin_upgrade()
 
 
 def _upgrade_ready(draft: Draft, _event: e.UpgradeReady) -> None:
@@ -158,6 +154,7 @@ def _upgrade_ready(draft: Draft, _event: e.UpgradeReady) -> None:
     was_awaited, fleet.upgrade_deadline_s = fleet.upgrade_deadline_s is not None, None
     if was_awaited and fleet.stopping is None:
         draft.info("upgrade: the new master serves; this one drains and leaves")
+        end_upgrade(draft, control.Done("the new master serves; the old one drains and leaves"))
         # Not `draft.stop`: the service goes on, so the service manager is not told of a stop.
         fleet.stopping = Stopping(e.Stop.GRACEFUL)
 
@@ -166,6 +163,7 @@ def _upgrade_lost(draft: Draft, event: e.UpgradeLost) -> None:
     if draft.fleet.upgrade_deadline_s is not None:
         draft.fleet.upgrade_deadline_s = None
         draft.error(f"upgrade failed: {event.why}; this master serves on")
+        end_upgrade(draft, control.Failed(f"upgrade failed: {event.why}; the old master serves on"))
 
 
 def _started(draft: Draft, _event: e.Started) -> None:
@@ -186,6 +184,10 @@ EVENTS: dict[type, Callable[..., None]] = {
     e.RestAsked: _rest_asked,
     e.ReopenAsked: _reopen_asked,
     e.UpgradeAsked: _upgrade_asked,
+    e.Asked: asked,
+    e.ClientLeft: client_left,
+    e.StacksSeen: stacks_seen,
+    e.MemorySeen: recycling.memory_seen,
     e.UpgradeReady: _upgrade_ready,
     e.UpgradeLost: _upgrade_lost,
 }

@@ -9,7 +9,9 @@ who is spawned and who is told to stop, and the rules are few:
 3. An older child is told to stop only when a newer one in its slot is ready.
 4. A child in a slot that is not wanted is steered away from (reuseport), then drained; slots are closed from
    the last one down, each when nobody is left in it.
-5. A zygote stays while a child of its generation lives: the two may share what the application made at
+5. A worn child (too old, too large, or asked for) is told to stop when the one that was spawned beside it is ready. One
+   at a time: the next one waits until this one is gone.
+6. A zygote stays while a child of its generation lives: the two may share what the application made at
    import (a temporary directory, say), and the zygote's exit handlers would take it away.
 """
 
@@ -21,6 +23,8 @@ from prefork.master import commands as c
 from prefork.master.draft import Draft
 from prefork.master.events import Stop
 from prefork.master.fleet import Child, Phase, ZygotePhase
+from prefork.master.recycling import watch_memory
+from prefork.master.waits import tell_end
 
 
 def reconcile(draft: Draft) -> None:
@@ -38,10 +42,12 @@ def reconcile(draft: Draft) -> None:
         _steer(draft)
     _dismiss_unwanted(draft)
     _fill_slots(draft)
+    _renew_worn(draft)
     _replace_older(draft)
     if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)
+    watch_memory(draft)
 
 
 def _wind_down(draft: Draft, how: Stop) -> None:
@@ -62,6 +68,7 @@ def _wind_down(draft: Draft, how: Stop) -> None:
     if not fleet.children and not fleet.zygotes:
         fleet.finished = True
         assert fleet.stopping is not None
+        tell_end(draft)
         draft.commands.append(c.Finish(fleet.stopping.error))
 
 
@@ -137,12 +144,24 @@ def _fill(draft: Draft, slot: int, generation: int) -> None:
         draft.spawn(slot, generation)
 
 
+def _renew_worn(draft: Draft) -> None:
+    fleet = draft.fleet
+    if fleet.resting or not fleet.may_recycle or fleet.renewal_seat.not_before_s > draft.now_s:
+        return
+    worn = fleet.worn_child()
+    if worn is not None and _can_fork(draft, worn.generation):
+        draft.info(f"recycling {worn}")
+        draft.spawn(worn.slot, worn.generation, renews=worn.serial)
+
+
 def _replace_older(draft: Draft) -> None:
     fleet = draft.fleet
+    succeeded = {x.renews for x in fleet.children.values() if x.phase is Phase.READY}
     renewed = {x.slot for x in fleet.of_generation(fleet.generation) if x.phase is Phase.READY}
     for child in list(fleet.children.values()):
         is_older = child.generation < fleet.generation and child.phase is Phase.READY
-        if is_older and child.slot in renewed:
+        is_succeeded = child.serial in succeeded and child.phase is Phase.READY
+        if (is_older and child.slot in renewed) or is_succeeded:
             draft.drain(child)
     renewed = {slot for slot in renewed if slot < fleet.wanted}
     is_mixed = any(x.generation != fleet.generation for x in fleet.children.values())

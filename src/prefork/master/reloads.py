@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from prefork.master import commands as c
 from prefork.master.draft import Draft
+from prefork.master.waits import fail_reload
+
+
+def ask_reload(draft: Draft) -> None:
+    """Somebody wants the application loaded anew: now, or when the reload that is under way is over."""
+    fleet = draft.fleet
+    if fleet.resting:
+        fleet.resting, fleet.wanted = False, fleet.configured
+    if fleet.incoming is not None:
+        fleet.reload_again = True
+        draft.info("reload: one is under way; another follows it")
+        return
+    begin_reload(draft)
 
 
 def begin_reload(draft: Draft) -> None:
@@ -24,6 +37,7 @@ def abandon(draft: Draft, why: str) -> None:
         fleet.all_ready
     ):  # a reload asked for in the first boot: nothing serves yet, and no old master may leave
         draft.commands.append(c.Announce("ready", f"reload failed, generation {fleet.generation} serves on"))
+    fail_reload(draft, fleet.incoming, f"{why}; generation {fleet.generation} serves on")
     fleet.incoming = None
     if fleet.reload_again and fleet.stopping is None:
         begin_reload(draft)

@@ -6,19 +6,24 @@ What a command leads to comes back as events. The processes themselves, and what
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from prefork import system
+from prefork import control, system
 from prefork.channel import Channel, Fork, Reopen, Start
 from prefork.contracts import CommandProducer, HasFileno, Logger, OnChildRecover, OnChildSpawn, OnMasterReady
 from prefork.errors import AddressError, ForkWithThreadsError, PreforkError
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Nudge
+from prefork.master.controls import Controls
+from prefork.master.desk import Desk, describe_nothing
+from prefork.master.gauge import Gauge
 from prefork.master.household import FIRST, Household
+from prefork.master.pidfile import Pidfile
 from prefork.master.signals import Inbox
 from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote
 from prefork.master.strangers import Strangers
@@ -56,6 +61,12 @@ class Means:
     reopen_logs: Callable[[], object]
     is_whole_program: bool
     """Nobody but us has children in this process, so every stranger that ends is ours to reap at once."""
+    set_log_level: Callable[[str], object] = str
+    describe: Callable[[], control.StatusReport] = describe_nothing
+    """Who we are, for who asks on the control socket: version, addresses, what is served."""
+    pidfile: Pidfile | None = None
+    started_in: str | None = None
+    """Where the program is run again; None for here."""
     predecessor_fd: int = -1
     """Where to tell the master that we replace that we are ready; -1 if there is none."""
 
@@ -73,6 +84,8 @@ class Shell:
         hooks: Hooks,
         means: Means,
         scoreboard: Scoreboard | None = None,
+        controls: Controls | None = None,
+        gauge: Gauge | None = None,
     ) -> None:
         self.listeners = listeners
         self.inbox = inbox
@@ -84,9 +97,15 @@ class Shell:
         self._means = means
         self._scoreboard = scoreboard
         self._household = Household(Strangers(0.0 if means.is_whole_program else None), self._give_back)
-        self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd)
+        path = controls.path if controls is not None else ""
+        self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd, means.started_in, path)
         self._watchdog_due_s = system.now_s()
         self._household.watch(inbox.fileno(), FIRST, self._asked)
+        self._gauge = gauge
+        self._controls = controls
+        self._desk = Desk(controls, self._household, scoreboard, means.describe, means.set_log_level)
+        if controls is not None:
+            self._household.watch(controls.fileno(), FIRST, controls.take)
         self._do: dict[type, Callable[[Any], Iterable[e.Event] | None]] = {
             c.StartZygote: self._start_zygote,
             c.RetireZygote: self._retire_zygote,
@@ -101,6 +120,11 @@ class Shell:
             c.LookAtQueue: self._look_at_queue,
             c.CloseSlot: self._close_slot,
             c.ReopenLogs: self._reopen_logs,
+            c.LookAtMemory: self._look_at_memory,
+            c.Answer: self._desk.answer,
+            c.AskStacks: self._desk.ask_stacks,
+            c.DumpStacks: self._desk.dump_stacks,
+            c.SetLogLevel: self._desk.set_log_level,
             c.StartUpgrade: self._start_upgrade,
             c.KillUpgrade: self._kill_upgrade,
             c.Announce: self._announce,
@@ -136,6 +160,8 @@ class Shell:
         self._upgrade.close()
         self._notifier.close()
         self.inbox.close()
+        if self._controls is not None:
+            self._controls.close()
         if self._scoreboard is not None:
             self._scoreboard.close()
         self.listeners.close()
@@ -157,7 +183,7 @@ class Shell:
             if self._means.is_fork_fresh(generation):
                 kin = fork_zygote(generation, self.close, self._means.zygote_main)
             else:
-                kin = execute_zygote(generation)
+                kin = execute_zygote(generation, self._means.started_in)
         except (OSError, PreforkError) as error:
             if isinstance(error, ForkWithThreadsError) and self._household.is_empty:
                 return (e.Broken(error), e.ZygoteUnstarted(generation, str(error)))
@@ -175,7 +201,14 @@ class Shell:
 
     def _spawn(self, command: c.Spawn) -> Iterable[e.Event]:
         entry = None if self._scoreboard is None else self._scoreboard.take()
-        start = Start(command.child, command.slot, command.generation, entry=entry)
+        start = Start(
+            command.child,
+            command.slot,
+            command.generation,
+            entry=entry,
+            requests=command.requests,
+            log_level=self._desk.log_level,
+        )
         try:
             return self._start_worker(start)
         except (
@@ -196,7 +229,8 @@ class Shell:
         if self._means.uses_zygote:
             self._household.expect_child(start.serial, self._ask_for_fork(start, (*listeners, *board)))
             return ()
-        kin = execute_worker(start, listeners, self._means.command_producer, board)
+        producer, folder = self._means.command_producer, self._means.started_in
+        kin = execute_worker(start, listeners, producer, board, folder)
         return self._household.add_child(start.serial, kin)
 
     def _give_back(self, entry: int) -> None:
@@ -265,13 +299,12 @@ class Shell:
 
     def _reopen_logs(self, command: c.ReopenLogs) -> None:
         self._means.reopen_logs()
-        for serial in command.children:
-            kin = self._household.child(serial)
-            if kin is not None and not kin.channel.is_closed:
-                try:
-                    kin.channel.send(Reopen())
-                except OSError as error:
-                    self._warn(f"a worker cannot be told to open its logs again: {error}")
+        for error in self._household.tell(command.children, Reopen()):
+            self._warn(f"a worker cannot be told to open its logs again: {error}")
+
+    def _look_at_memory(self, _command: c.LookAtMemory) -> Iterable[e.Event]:
+        children, others = self._household.pids()
+        return (self._gauge.read(children, [os.getpid(), *others]),) if self._gauge is not None else ()
 
     def _start_upgrade(self, _command: c.StartUpgrade) -> Iterable[e.Event]:
         try:
@@ -297,7 +330,19 @@ class Shell:
             self._notifier.stopping()
         else:
             self._notifier.ready(command.status)
+            if self._upgrade.is_successor:
+                self._take_names()
             self._upgrade.say_ready()
+
+    def _take_names(self) -> None:
+        """What a master is found by is ours from now on: the old one leaves it to us."""
+        try:
+            if self._means.pidfile is not None:
+                self._means.pidfile.write()
+            if self._controls is not None:
+                self._controls.open(takes_over=True)
+        except (OSError, PreforkError) as error:
+            self._warn(str(error))
 
     def _log(self, command: c.Log) -> None:
         # The program's own logger may raise anything (a full disk, a closed pipe), and there is nobody left to tell.

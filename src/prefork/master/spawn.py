@@ -96,13 +96,13 @@ def hold(pid: int, channel: Channel) -> system.Process:
         raise
 
 
-def execute_zygote(generation: int) -> Kin:
-    """Run this program again as the zygote of `generation`, so that its code is loaded anew. Raises OSError."""
+def execute_zygote(generation: int, folder: str | None) -> Kin:
+    """Run this program again, in `folder`, as the zygote of `generation`, so that its code is loaded anew. Raises OSError."""
     ours, theirs = Channel.pair()
     with theirs:
         try:
             ours.send(BeZygote(generation))
-            return Kin(ours, _hold_command(_run_again([theirs])))
+            return Kin(ours, _hold_command(_run_again([theirs], folder)))
         except BaseException:
             ours.close()
             raise
@@ -113,6 +113,7 @@ def execute_worker(
     listeners: Sequence[HasFileno],
     producer: CommandProducer | None,
     others: Sequence[HasFileno] = (),
+    folder: str | None = None,
 ) -> Kin:
     """Start a worker that is a program of its own (seed). Raises OSError, CommandProducerError.
 
@@ -121,6 +122,7 @@ def execute_worker(
         listeners: the listening sockets of its slot.
         producer: the program's own way to start a command; None runs this program again.
         others: what else comes with the first message, behind the listeners, and is not inherited.
+        folder: where this program is run again; None for here.
     """
     ours, theirs = Channel.pair()
     with theirs:
@@ -128,7 +130,7 @@ def execute_worker(
         inherited = tuple(x.fileno() for x in listeners)
         try:
             ours.send(replace(start, inherited=inherited), [*inherited, *(x.fileno() for x in others)])
-            popen = _run_again(files) if producer is None else _produce(producer, files)
+            popen = _run_again(files, folder) if producer is None else _produce(producer, files)
             process = _hold_command(popen)
             return Kin(ours, process, is_foreign=producer is not None, entry=start.entry)
         except BaseException:
@@ -161,10 +163,11 @@ def _launcher() -> list[str]:
     return [sys.executable, "-I", "-S", "-c", code, str(os.getpid())]
 
 
-def _run_again(files: Sequence[HasFileno]) -> subprocess.Popen[Any]:
+def _run_again(files: Sequence[HasFileno], folder: str | None) -> subprocess.Popen[Any]:
     prefix = _launcher() if sys.platform == "linux" else []
     environ = {**os.environ, **child_environment()}
-    return subprocess.Popen([*prefix, *program()], env=environ, pass_fds=[x.fileno() for x in files])
+    fds = [x.fileno() for x in files]
+    return subprocess.Popen([*prefix, *program()], env=environ, pass_fds=fds, cwd=folder)
 
 
 def program() -> list[str]:

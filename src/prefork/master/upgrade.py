@@ -35,6 +35,8 @@ class Inheritance:
 
     listeners: Mapping[str, list[int]] = field(default_factory=dict)
     ready_fd: int = -1
+    control: str = ""
+    """Where the old one listens for preforkctl; "" for nowhere."""
 
 
 def inherited_addresses(environ: Mapping[str, str]) -> list[str]:
@@ -60,15 +62,26 @@ def _read(text: str) -> Inheritance:
         listeners = {str(key): [int(fd) for fd in fds] for key, fds in data["listeners"].items()}
         if not stat.S_ISFIFO(os.fstat(ready_fd).st_mode) or int(data["parent"]) != os.getppid():
             return Inheritance()
+        control = str(data.get("control", ""))
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return Inheritance()
-    return Inheritance(listeners, ready_fd)
+    return Inheritance(listeners, ready_fd, control)
 
 
 class Upgrade:
     """Both sides of an upgrade, as far as one master sees it. Used by the shell only."""
 
-    def __init__(self, listeners: ListenerSet, notifier: Notifier, predecessor_fd: int) -> None:
+    def __init__(
+        self,
+        listeners: ListenerSet,
+        notifier: Notifier,
+        predecessor_fd: int,
+        folder: str | None = None,
+        control: str = "",
+    ) -> None:
+        """`folder`: where the program is run again; None for here. `control`: where we listen for preforkctl."""
+        self._folder = folder
+        self._control = control
         self._listeners = listeners
         self._notifier = notifier
         self._popen: subprocess.Popen[Any] | None = None
@@ -91,12 +104,12 @@ class Upgrade:
             )
         listeners = self._listeners.handover()
         read, write = os.pipe()
-        left = {"listeners": listeners, "ready_fd": write, "parent": os.getpid()}
+        left = {"listeners": listeners, "ready_fd": write, "parent": os.getpid(), "control": self._control}
         environ = {**successor_environ(os.environ), VARIABLE: json.dumps(left)}
         environ.pop(MARKER, None)
         fds = [write, *(fd for group in listeners.values() for fd in group)]
         try:
-            self._popen = subprocess.Popen(program(), env=environ, pass_fds=fds)
+            self._popen = subprocess.Popen(program(), env=environ, pass_fds=fds, cwd=self._folder)
         except BaseException:
             os.close(read)
             raise
@@ -134,6 +147,11 @@ class Upgrade:
             self.fd = -1
 
     # -- as the new master ------------------------------------------------------------------------
+
+    @property
+    def is_successor(self) -> bool:
+        """There is an old master that waits for our word."""
+        return self._predecessor_fd >= 0
 
     def say_ready(self) -> None:
         """Tell the old master, once, that it can go."""

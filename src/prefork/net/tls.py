@@ -64,6 +64,12 @@ def server_context(material: TLSFiles | TLSBytes, alpn: Sequence[str] = _ALPN) -
     return context
 
 
+def read_in(material: TLSFiles) -> TLSBytes:
+    """The same in memory, for a process that gives up the right to read the files. Raises TLSConfigError."""
+    cert, key = _read("certificate", material.cert_file), _read("key", material.key_file)
+    return TLSBytes(cert, key, material.clients)
+
+
 def _read(what: str, name: str) -> bytes:
     try:
         return Path(name).read_bytes()

@@ -25,12 +25,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from prefork.errors import AddressError
-
-_LAST_ID: Final = 2**32 - 2
-"""uid_t is 32 bits, and its highest value stands for "no change" (chown(2))."""
+from prefork.net.owner import group_id, user_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,8 @@ def bind_path(sock: socket.socket, path: str, options: UnixOptions) -> OwnedPath
     Raises `AddressError` with one line that says what to do, and leaves no file behind. Runs in the
     master, in its only thread: the umask is the process's, and is changed for the moment of the bind.
     """
-    uid = _user_id(options.user)
-    gid = _group_id(options.group)
+    uid = user_id(options.user)
+    gid = group_id(options.group)
     _clear_the_way(path)
     with _umask(0o777) as umask:
         try:
@@ -170,40 +167,3 @@ def _what(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "a directory"
     return "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
-
-
-def _user_id(user: str | int | None) -> int:
-    """The numeric id of `user`, or -1, which chown(2) takes for "leave it"."""
-    number = _numeric("user", user)
-    if number is not None:
-        return number
-    # Only Unix has `pwd` and `grp`, and this module is imported everywhere.
-    import pwd  # noqa: PLC0415
-
-    try:
-        return pwd.getpwnam(str(user)).pw_uid
-    except KeyError as error:
-        raise AddressError(f"no user {user!r} here: make the user, or give a numeric id") from error
-
-
-def _group_id(group: str | int | None) -> int:
-    number = _numeric("group", group)
-    if number is not None:
-        return number
-    import grp  # noqa: PLC0415
-
-    try:
-        return grp.getgrnam(str(group)).gr_gid
-    except KeyError as error:
-        raise AddressError(f"no group {group!r} here: make the group, or give a numeric id") from error
-
-
-def _numeric(what: str, value: str | int | None) -> int | None:
-    if value is None:
-        return -1
-    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
-        return None
-    number = int(value)
-    if not 0 <= number <= _LAST_ID:
-        raise AddressError(f"{what} id {value} does not exist: ids are from 0 to {_LAST_ID}")
-    return number

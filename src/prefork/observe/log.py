@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from prefork.errors import ConfigError
+from prefork.options import LOG_LEVELS
 
 NAME: Final = "prefork"
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 class _Format(logging.Formatter):
@@ -74,8 +74,8 @@ def default_logger() -> logging.Logger:
 
 def set_up(level: str, path: str | None) -> logging.Logger:
     """The command's logging: everything of that level to standard error, or to a file. Raises ConfigError."""
-    if level not in LEVELS:
-        raise ConfigError(f"log level must be one of {', '.join(LEVELS)}, not {level!r}")
+    if level not in LOG_LEVELS:
+        raise ConfigError(f"log level must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
     try:
         handler: logging.Handler = _FileHandler(path) if path else _Handler()
     except OSError as error:
@@ -84,6 +84,18 @@ def set_up(level: str, path: str | None) -> logging.Logger:
     root.addHandler(handler)
     root.setLevel(level.upper())
     return logging.getLogger(NAME)
+
+
+def set_level(level: str) -> None:
+    """Log from this level on: all of the command's log; in a program, which has its own, prefork's part. Any process."""
+    root = logging.getLogger()
+    is_ours = any(isinstance(handler.formatter, _Format) for handler in root.handlers)
+    (root if is_ours else logging.getLogger(NAME)).setLevel(level.upper())
+
+
+def level() -> str:
+    """From which level on prefork logs."""
+    return logging.getLevelName(logging.getLogger(NAME).getEffectiveLevel()).lower()
 
 
 def introduce(identity: str) -> None:

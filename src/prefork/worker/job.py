@@ -31,5 +31,6 @@ class Job:
     """Opens again what has been moved away since the zygote opened it: a new worker calls it."""
     introduce: Callable[[str], object]
     """Tells the log who this process is."""
+    set_log_level: Callable[[str], object]
     report: Callable[[str], object]
     """Logs an error of the worker's own."""

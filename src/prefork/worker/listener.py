@@ -1,10 +1,11 @@
-"""The listening socket as a worker's server sees it: a `socket.socket` that knows three things more.
+"""The listening socket as a worker's server sees it: a `socket.socket` that knows four things more.
 
 * **Readiness.** The first time a server reaches for the descriptor (`accept`, `fileno`, `detach`, `dup`) it is
   about to accept, so the worker is ready. That holds for a blocking loop, `selectors`, asyncio, uvloop and
   every server built on them, without a word from the server.
 * **Siblings.** `entry` is the worker's record on the scoreboard, for a server that lets less loaded siblings accept
   first. None where there is no scoreboard.
+* **Wear.** `wear` says how many requests this worker is to serve, and tells the master when it has.
 * **Drain.** A blocking `accept()` ends when the worker is told to stop, and it ends between two connections: it
   never takes a connection from the queue and then drops it.
 
@@ -28,6 +29,7 @@ from typing import Any
 from prefork.errors import DrainedError
 from prefork.scoreboard import Entry
 from prefork.worker.waking import woken_by_signals
+from prefork.worker.wear import Wear
 
 
 class Gate:
@@ -85,10 +87,11 @@ class Gate:
 class Listener(socket.socket):
     """A listening socket handed to a worker's server. Made by the runtime only."""
 
-    def __init__(self, fd: int, gate: Gate, entry: Entry | None = None) -> None:
+    def __init__(self, fd: int, gate: Gate, entry: Entry | None = None, wear: Wear | None = None) -> None:
         self._gate: Gate | None = None
         super().__init__(fileno=fd)
         self.entry = entry
+        self.wear = wear
         os.set_blocking(fd, False)
         self._gate = gate
 
@@ -130,7 +133,7 @@ class Listener(socket.socket):
     def dup(self) -> Listener:
         self._touch()
         assert self._gate is not None
-        return Listener(os.dup(super().fileno()), self._gate, self.entry)
+        return Listener(os.dup(super().fileno()), self._gate, self.entry, self.wear)
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001
         """As `socket.setblocking`, but the descriptor stays non-blocking: see the module's rules."""

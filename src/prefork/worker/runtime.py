@@ -29,7 +29,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from prefork import system
-from prefork.channel import BootFailed, Channel, Ready, Reopen, Start
+from prefork.channel import BootFailed, Channel, LogLevel, Ready, Reopen, ShowStacks, Stacks, Start, Worn
 from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK, DrainedError
 from prefork.scoreboard import Entry
 from prefork.worker import leaving, signals
@@ -37,7 +37,9 @@ from prefork.worker.job import Job, Service
 from prefork.worker.listener import Gate, Listener
 from prefork.worker.loops import loop_factory
 from prefork.worker.reporting import failed_serve, traceback_of
+from prefork.worker.stacks import stacks
 from prefork.worker.waking import woken_loop
+from prefork.worker.wear import Wear
 
 
 class Worker:
@@ -57,6 +59,8 @@ class Worker:
     def run(self, start: Start, fds: tuple[int, ...], load: Callable[[], Service]) -> int:
         """Serve until drained; returns the exit status. Runs in the worker's main thread."""
         self.job.introduce(f"worker {start.slot}")
+        if start.log_level:
+            self.job.set_log_level(start.log_level)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, self._on_quit)
         self._listen_to_master()
@@ -94,7 +98,8 @@ class Worker:
         for inherited, own in zip(start.inherited, fds, strict=False):
             if inherited not in fds and _is_same(inherited, own):
                 os.close(inherited)
-        return [Listener(fd, self.gate, entry) for fd in fds]
+        wear = Wear(start.requests, lambda why: self._tell(Worn(why)))
+        return [Listener(fd, self.gate, entry, wear) for fd in fds]
 
     def _join(self, board: int, index: int) -> Entry | None:
         """Our record on the scoreboard. Serving goes on without: siblings then know nothing of us, nor we of them."""
@@ -144,7 +149,7 @@ class Worker:
 
     # -- the channel ------------------------------------------------------------------------------
 
-    def _tell(self, message: Ready | BootFailed) -> None:
+    def _tell(self, message: Ready | BootFailed | Stacks | Worn) -> None:
         try:
             self.channel.send(message)
         except OSError as error:  # the master is gone; `_on_io` acts on that
@@ -163,12 +168,12 @@ class Worker:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
         # A stopped process (SIGSTOP) hears of nothing; the kernel lets it go on when the master dies.
         system.ask_signal_at_parent_death(signal.SIGCONT)
-        self._read_channel()  # what came before we listened
+        self._read_channel(None)  # what came before we listened
 
-    def _on_io(self, _signum: int, _frame: FrameType | None) -> None:
-        self._read_channel()
+    def _on_io(self, _signum: int, frame: FrameType | None) -> None:
+        self._read_channel(frame)
 
-    def _read_channel(self) -> None:
+    def _read_channel(self, frame: FrameType | None) -> None:
         if self._is_orphan:
             return
         # Several signals may come as one: a message and, behind it, the end.
@@ -176,6 +181,10 @@ class Worker:
             for message, _ in self.channel.receive():
                 if isinstance(message, Reopen):
                     self.job.reopen_logs()
+                elif isinstance(message, LogLevel):
+                    self.job.set_log_level(message.level)
+                elif isinstance(message, ShowStacks):
+                    self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__)))
         if self.channel.is_closed:
             self._is_orphan = True
             if self.job.on_master_death is not None:

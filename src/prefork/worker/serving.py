@@ -51,9 +51,18 @@ class Served:
                 "client_ca is for servers with serve_many: this one makes its TLS context itself"
             )
 
-    def load(self, tls: TLSMaterial | None) -> Service:
-        """Prepare the server, once, and say how it is called. Runs in the zygote (or the executed worker)."""
+    def load(self, tls: TLSMaterial | None, become: Callable[[], object] | None = None) -> Service:
+        """Prepare the server, once, and say how it is called. Runs in the zygote (or the executed worker).
+
+        `become` gives up rights, before anything of the application's is run; what only root may read is read before.
+        """
         server = self.server
+        if become is not None:
+            if isinstance(tls, TLSFiles) and isinstance(server, ServesMany) and not self._has_function(tls):
+                from prefork.net.tls import read_in
+
+                tls = read_in(tls)
+            become()
         from prefork.worker.loops import loop_factory  # the master, which checks, loads no event loop
 
         loop_factory()

@@ -14,6 +14,8 @@ import signal
 from collections.abc import Collection
 from types import FrameType
 
+from prefork import system
+
 _MUTED = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _DEFAULT = ("SIGTERM", "SIGQUIT", "SIGCHLD", "SIGALRM", "SIGWINCH")
 _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
@@ -42,6 +44,8 @@ def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
     # run without a usable standard error; then there is nowhere to write to.
     with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
         faulthandler.enable(all_threads=True)
+        if system.STACKS_SIGNAL is not None:
+            faulthandler.register(system.STACKS_SIGNAL, all_threads=True)
 
 
 def be_deaf() -> None:

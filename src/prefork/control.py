@@ -1,0 +1,236 @@
+"""What is said on the control socket: every request and every answer there is, and how they are written.
+
+    preforkctl                                            master
+    {"request": "reload"}                        ->
+                                                 <-       {"answer": "progress", "text": "reload: starting generation 2"}
+                                                 <-       {"answer": "done", "text": "generation 2 serves"}
+
+Rules:
+
+* One JSON object a line, UTF-8. A request is answered by any number of `progress` and one final answer; then the next may
+  be sent.
+* Anything else is answered by `failed`, which says what was wrong, and the line is over.
+* Fields may be added; an old reader ignores what it does not know of.
+
+Not here: who listens (`master.controls`), what a request means (`master.requests`), what people type (`cli.ctl`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Final
+
+from prefork.errors import PreforkError
+
+LINE_BYTES: Final = 4096
+"""Longest request, line end included."""
+
+
+class ControlError(PreforkError):
+    """The other side said something that is none of what is below. The message says what."""
+
+
+# -- requests -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How is the fleet? Answered by StatusReport."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Load the application anew. Answered when all workers are of the new generation, or it has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Run so many workers. Answered when they serve, and nobody else does."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """Replace a worker. Answered when its successor is ready and it has been told to leave."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """Say where a worker's threads and tasks stand. Answered by StacksReport."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Replace the master's own program. Answered when the new one serves, or has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the fleet. Answered when everybody has left."""
+
+    is_fast: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """Log from this level on, everywhere."""
+
+    level: str
+
+
+Request = Status | Reload | Scale | Recycle | Stacks | Upgrade | Stop | LogLevel
+
+
+# -- answers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What has been logged while somebody waits; a final answer follows."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It has been done."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It has not been done, and why."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StacksReport:
+    """Where a worker stands."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """One worker's process."""
+
+    serial: int
+    slot: int
+    pid: int | None
+    generation: int
+    phase: str
+    age_s: float | None
+    """Seconds since it was ready; None before."""
+    worn: str = ""
+    """Why it is to be recycled; "" while it is good."""
+    connections: int | None = None
+    """Open connections; None where its server does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """The whole fleet."""
+
+    state: str
+    """"starting", "serving", "reloading", "upgrading", "resting" or "stopping"."""
+    generation: int
+    incoming: int | None
+    """The generation that a reload tries out."""
+    wanted: int
+    ready: int
+    workers: tuple[WorkerReport, ...]
+    pid: int = 0
+    """The master's."""
+    version: str = ""
+    name: str = ""
+    """What is served: the application's name, where it has one."""
+    addresses: tuple[str, ...] = ()
+    uptime_s: float = 0.0
+    log_level: str = ""
+
+
+Answer = Progress | Done | Failed | StacksReport | StatusReport
+FINAL: Final = (Done, Failed, StacksReport, StatusReport)
+
+
+def name_of(kind: type[Any]) -> str:
+    """What a request or an answer is called on the wire: "log-level"."""
+    return "".join(f"-{x.lower()}" if x.isupper() else x for x in kind.__name__)[1:]
+
+
+def encode(message: Request | Answer) -> bytes:
+    """A message as its line."""
+    kind = "request" if isinstance(message, Request) else "answer"
+    return json.dumps({kind: name_of(type(message)), **asdict(message)}).encode() + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """A request from its line. Raises ControlError."""
+    return typing.cast("Request", _decode(line, "request", typing.get_args(Request)))
+
+
+def decode_answer(line: bytes) -> Answer:
+    """An answer from its line. Raises ControlError."""
+    answer = _decode(line, "answer", typing.get_args(Answer))
+    if isinstance(answer, StatusReport):
+        workers = tuple(_make(WorkerReport, each) for each in typing.cast("tuple[Any, ...]", answer.workers))
+        return StatusReport(
+            **{**{f.name: getattr(answer, f.name) for f in fields(answer)}, "workers": workers}
+        )
+    return typing.cast("Answer", answer)
+
+
+def _decode(line: bytes, key: str, kinds: tuple[type[Any], ...]) -> Any:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise ControlError(f"no JSON: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get(key), str):
+        raise ControlError(f'a {key} is an object with "{key}": its name')
+    names = {name_of(kind): kind for kind in kinds}
+    name = data.pop(key)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        raise ControlError(f"there is no {key} {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+    return _make(names[name], data)
+
+
+def _make(kind: type[Any], data: Any) -> Any:
+    """A message of what was said: types are checked, what is not known is ignored. Raises ControlError."""
+    if not isinstance(data, dict):
+        raise ControlError(f"{name_of(kind)} must be an object")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for field in fields(kind):
+        if field.name not in data:
+            if field.default is MISSING:
+                raise ControlError(f"{name_of(kind)} needs {field.name!r}")
+            continue
+        value = data[field.name]
+        if isinstance(value, list):
+            value = tuple(value)
+        if not _is_of(value, hints[field.name]):
+            raise ControlError(f"{name_of(kind)}: {field.name!r} cannot be {value!r}")
+        values[field.name] = value
+    return kind(**values)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    kinds = [typing.get_origin(x) or x for x in (typing.get_args(hint) if _is_union(hint) else (hint,))]
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, tuple(kinds)) or (isinstance(value, int) and float in kinds)
+
+
+def _is_union(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
