@@ -242,6 +242,27 @@ def test_what_an_application_does_to_a_scope_stays_there(loop: str, where: str) 
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_what_an_application_does_to_headers_changes_no_later_origin(loop: str) -> None:
+    """It takes out what its proxy has said: the next who asks the same comes from there all the same."""
+    clients: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clients.append(scope["client"])
+        scope["headers"].clear()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def story() -> None:
+        async with Wire(app, site=Site(trusted=TrustedProxies("unix"))) as wire:
+            for _ in range(5):
+                wire.feed(REQUESTS["forwarded"])
+                await wire.settle()
+
+    run(loop, story)
+    assert clients == [("1.2.3.4", 0)] * 5
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_drain_is_heard_by_what_is_not_parsed(loop: str) -> None:
     async def story() -> tuple[list[bytes | None], bool]:
         async with Wire() as wire:

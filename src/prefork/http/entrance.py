@@ -91,7 +91,7 @@ class Entrance:
         scope = exchange.renewed(scope, exchange.connection)
         for key in exchange.connection.own:
             del scope[key]
-        kept = scope, headers
+        kept = scope, None if headers is None else headers.copy()  # the list itself is in the application's scope
         if is_known:
             _keep(self.known, data, kept)
         if is_block:
