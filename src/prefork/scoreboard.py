@@ -47,7 +47,7 @@ _TICK_MS: Final = 2
 _IN_FLIGHT: Final = 3
 _STATUSES: Final = 8
 STATUS_CLASSES: Final = 6
-"""By a status's first digit; 0 is nobody's."""
+"""By a status's first digit; 0 is for those of no class."""
 _BUCKETS: Final = 16
 _COUNTED: Final = slice(_STATUSES, _BUCKETS + BUCKETS)
 

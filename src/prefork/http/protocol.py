@@ -483,7 +483,7 @@ class HttpProtocol(asyncio.Protocol):
         self._phase = _IDLE
         engine = self.engine
         self.deadline_s = engine.clock.now_s + self._limits.keep_alive_s
-        engine.tally.statuses[exchange._head[0][9] & 7] += 1  # noqa: SLF001  (the 2 of "HTTP/1.1 200")
+        engine.tally.statuses[exchange._head[0][9] & 15] += 1  # noqa: SLF001  (the 2 of "HTTP/1.1 200")
         if self._begun_ns:
             self._time()
 
