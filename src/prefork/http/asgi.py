@@ -72,7 +72,9 @@ class ASGIExchange(Exchange):
         scope["headers"] = headers
         _aim(scope, method, target)
         scope["asgi"] = scope["asgi"].copy()
-        scope["extensions"] = scope["extensions"].copy()
+        scope["extensions"] = extensions = scope["extensions"].copy()
+        if "tls" in extensions:
+            extensions["tls"] = extensions["tls"].copy()
         scope["state"] = connection.engine.state.copy()
         return scope
 
@@ -82,7 +84,9 @@ class ASGIExchange(Exchange):
         scope["client"] = connection.client
         scope["headers"] = scope["headers"].copy()
         scope["asgi"] = scope["asgi"].copy()
-        scope["extensions"] = scope["extensions"].copy()
+        scope["extensions"] = extensions = scope["extensions"].copy()
+        if "tls" in extensions:
+            extensions["tls"] = extensions["tls"].copy()
         scope["state"] = connection.engine.state.copy()
         return scope
 
