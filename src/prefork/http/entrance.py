@@ -11,9 +11,9 @@ Rules:
 * Kept are requests without anything in them that not every request has: no body, no HEAD, no close, no upgrade, no 1.0.
 * Nothing that an application may change is shared: it gets copies (`Exchange.renewed`).
 * Of who asks nothing is kept: client and forwarding are the connection's own (`Exchange.own`, `protocol`).
-* Bounded, in entries and in bytes of each; when it is full, all is forgotten. So are the entrances: whoever comes by one
-  more (another cipher, another address that the PROXY protocol names) shares nothing, and no more is kept for it than its
-  connection may well cost. Or else thousands of connections would have some MiB each.
+* Bounded, in entries and in bytes of each; when an entrance is full, all that it has learnt is forgotten.
+* Bounded are entrances, too. Who comes by one more (another cipher, another address that the PROXY protocol names), or with
+  a certificate, has one alone that keeps next to nothing: or else each of thousands of connections could fill some MiB.
 
 Rejected: to keep it with each connection. Nothing is shared then, clients that ask once a connection gain nothing, and with
 256 connections in turn all of it is out of the CPU's cache: 2 µs more a request at 512 connections.
