@@ -401,6 +401,9 @@ def test_the_only_master_is_found(fleet_of: Callable[..., Fleet], tmp_path: Path
         assert "2 masters run: say which" in asked.errors
         for fleet in (first, second):
             assert f"--control {control_path(fleet)}  (master {fleet.pid})" in asked.errors
+    with Ctl("status", env={**env, "PREFORK_CONTROL": control_path(first)}) as asked:
+        assert asked.end() == 0, asked.errors
+        assert f"master {first.pid}" in asked.output
     with Ctl("--pidfile", str(tmp_path / "second"), "status", env=env) as asked:
         assert asked.end() == 0, asked.errors
         assert f"master {second.pid}" in asked.output

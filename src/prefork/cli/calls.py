@@ -45,6 +45,9 @@ def find(place: Place, environ: Mapping[str, str]) -> Path:
         if place.pidfile is not None:
             raise NoMasterError("give --control or --pidfile, not both")
         return Path(place.path)
+    said = environ.get("PREFORK_CONTROL", "")
+    if said not in ("", "auto") and place.pidfile is None:
+        return Path(said)
     found = runfolder.sockets(environ)
     if place.pidfile is not None:
         return _of_pid(found, _read_pid(place.pidfile), place.pidfile)
