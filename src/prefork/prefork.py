@@ -285,9 +285,9 @@ class Prefork(FleetOptions):
             controls = Controls(path)
             if not is_late:
                 controls.open()
-        except (OSError, ConfigError) as error:
+        except ConfigError as error:
             if self.control != "auto":
-                raise ConfigError(f"control socket {path}: {error}") from error
+                raise
             logger.warning("no control socket, preforkctl cannot be answered: %s", error)
             return None
         return controls

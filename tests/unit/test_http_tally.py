@@ -60,14 +60,6 @@ def test_few_requests_are_timed_each(board: Scoreboard, entry: Entry) -> None:
     assert (told(board).requests, sum(told(board).latencies), told(board).in_flight) == (7, 7, 3)
 
 
-def test_statuses_of_no_class_are_told_together(board: Scoreboard, entry: Entry) -> None:
-    tally = Tally((), entry)
-    for status in (200, 404, 999, 600, 999):
-        tally.statuses[status // 100] += 1
-    tally.tick()
-    assert told(board).statuses == (3, 0, 1, 0, 1, 0)
-
-
 def test_of_many_requests_one_is_timed_for_many(board: Scoreboard, entry: Entry) -> None:
     """As many as `TIMED_A_SECOND`, each counted as those that it stands for."""
     tally = Tally((), entry)

@@ -28,8 +28,8 @@ class Tally:
     """One worker's. `running` are the exchanges whose application has not returned."""
 
     def __init__(self, running: Sized, entry: Entry | None = None, wear: Any = None) -> None:
-        self.statuses = [0] * 10
-        """Answers by the first digit of their status; an application may send what is of no class, like 999."""
+        self.statuses = [0] * STATUS_CLASSES
+        """Answers by the first digit of their status."""
         self.until_timed = 1
         """Requests until one is timed; counted down with each that begins."""
         self._latencies = [0] * BUCKETS
@@ -77,7 +77,7 @@ class Tally:
             self._entry.tell(
                 tick_ms=time.monotonic_ns() // 1_000_000,
                 in_flight=len(self._running),
-                statuses=[sum(self.statuses[STATUS_CLASSES:]), *self.statuses[1:STATUS_CLASSES]],
+                statuses=self.statuses,
                 latencies=self._latencies,
                 is_awake=is_awake,
             )

@@ -59,7 +59,7 @@ class _Denial(Exchange):
         """Nobody waits here: `receive` is the session's."""
 
     def completed(self) -> None:
-        self.connection.engine.tally.statuses[self.status // 100] += 1
+        self.connection.engine.tally.statuses[self._head[0][9] & 7] += 1  # as in `protocol`
         Exchange.completed(self)
 
     def take(self, kind: str, message: Message) -> None:
