@@ -275,9 +275,9 @@ class ASGIExchange(Exchange):
         elif kind == "http.response.start":
             if self.stage != NOTHING:
                 raise ResponseError("http.response.start was sent twice")
-            composer, headers = self.connection.engine.composer, message.get("headers", ())
+            composer, headers = self.connection.engine.composer, tuple(message.get("headers", ()))
             try:
-                self._head = composer.remembered(message["status"], tuple(headers))
+                self._head = composer.remembered(message["status"], headers)
             except TypeError:  # pairs that are lists cannot be looked up
                 self._head = composer.head(message["status"], headers)
             if message.get("trailers"):
