@@ -67,7 +67,9 @@ def test_headers_may_be_any_iterable_of_pairs(loop: str, of: Any, pair: Any) -> 
         await send({"type": "http.response.body", "body": b"a"})
 
     raw, _ = run(loop, lambda: converse([GET, GET], app))
-    assert [(each["x-frame-options"], each["content-length"]) for each in answers(raw)] == [(b"DENY", b"1")] * 2
+    assert [(each["x-frame-options"], each["content-length"]) for each in answers(raw)] == [
+        (b"DENY", b"1")
+    ] * 2
 
 
 def test_several_messages_are_chunked(loop: str) -> None:
