@@ -34,7 +34,7 @@ from prefork.contracts import (
     ServeTLSEmbedFunc,
     ServeTLSFunc,
 )
-from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, TLSConfigError
+from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, SharedError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
 from prefork.master.fleet import Fleet, Rules
@@ -49,6 +49,7 @@ from prefork.net.systemd import Notifier
 from prefork.observe import log
 from prefork.options import FleetOptions
 from prefork.scoreboard import Scoreboard
+from prefork.shared.place import MasterPlace, use_generation
 from prefork.worker.job import Job
 from prefork.worker.orphans import drain_orphan
 from prefork.worker.serving import Served
@@ -199,9 +200,10 @@ class Prefork(FleetOptions):
         if not messages:
             raise SystemExit(0)  # the master was gone before we were
         message, fds = messages[0]
+        assert isinstance(message, (BeZygote, Start))
+        use_generation(message.generation)
         if isinstance(message, BeZygote):
             zygote.run(channel, message.generation, job, runtime.run_forked)
-        assert isinstance(message, Start)
         runtime.run_executed(channel, job, message, fds)
 
     def _be_master(self, addresses: list[Address], job: Job, logger: Logger, *, is_tls: bool) -> None:
@@ -212,16 +214,19 @@ class Prefork(FleetOptions):
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
         inheritance = inherit(os.environ)
+        shared = self._take_place(logger, is_upgrade=inheritance.ready_fd >= 0)
         count = self.worker_count()
-        listeners = ListenerSet.open(
-            addresses,
-            reuseport=self.reuseport,
-            slots=count,
-            backlog=self.backlog,
-            unix=UnixOptions(self.unix_mode, self.unix_user, self.unix_group),
-            inherited=inheritance.listeners,
-        )
         with contextlib.ExitStack() as left_open:
+            if shared is not None:
+                left_open.callback(shared.close)
+            listeners = ListenerSet.open(
+                addresses,
+                reuseport=self.reuseport,
+                slots=count,
+                backlog=self.backlog,
+                unix=UnixOptions(self.unix_mode, self.unix_user, self.unix_group),
+                inherited=inheritance.listeners,
+            )
             left_open.callback(listeners.close)
             for warning in listeners.warnings:
                 logger.warning("%s", warning)
@@ -248,6 +253,16 @@ class Prefork(FleetOptions):
             finally:
                 self._inbox = None
 
+    def _take_place(self, logger: Logger, *, is_upgrade: bool) -> MasterPlace | None:
+        """Where the workers' shared state will be. That there is no such place matters only to who asked for one."""
+        try:
+            return MasterPlace.take(self.shared, is_upgrade=is_upgrade)
+        except SharedError as error:
+            if self.shared is not None:
+                raise
+            logger.warning("workers will have no shared state (prefork.shared): %s", error)
+            return None
+
     def _means(self, job: Job, predecessor_fd: int) -> Means:
         method = self.start_method or ("fork" if sys.platform == "linux" else "exec")
         is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
@@ -257,6 +272,7 @@ class Prefork(FleetOptions):
             from prefork.worker import leaving, runtime, zygote
 
             leaving.start_afresh()
+            use_generation(generation)
             zygote.run(channel, generation, job, runtime.run_forked)
 
         return Means(

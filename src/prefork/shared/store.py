@@ -246,7 +246,7 @@ class Store(Protocol):
         ...
 
     def clear(self) -> None:
-        """Forget every entry, number, limit and text. Locks and listeners stay."""
+        """Forget every entry, number and limit. Texts, locks and listeners stay."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ pickle is refused by a cache that does not use pickle.
 from __future__ import annotations
 
 import json
-import pickle  # noqa: S403  (see Security above)
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -76,8 +76,8 @@ def encode(value: object, using: Serialiser) -> bytes:
     kind = type(value)
     if kind is bytes:
         return _RAW_MARK + value  # type: ignore[operator]
-    if kind is int:
-        return b"i%d" % value
+    if kind is int and -(2**63) <= value < 2**63:  # type: ignore[operator]
+        return b"i%d" % value  # type: ignore[str-format]
     try:
         return using.mark + using.dumps(value)
     except Exception as error:  # a serialiser may raise anything, from the object's own methods too

@@ -1,0 +1,266 @@
+"""The entries of one cache in LMDB.
+
+A `get` of a hit is one LMDB read, one byte written to the usage page and one word to this process's own row: no lock, no
+system call. What has expired is taken for absent, and left where it is: reading writes nothing. Its place is reclaimed by
+the hand (`sieve.py`) or by the next `set` of the key.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import lmdb
+
+from prefork.errors import NotANumberError, StoreDamagedError, ValueTooLargeError
+from prefork.shared.store import Stats, When
+from prefork.shared.values import INTEGER
+
+if TYPE_CHECKING:
+    from prefork.shared.local.store import LmdbStore
+
+HEAD: Final = struct.Struct("<dQ")  # when it ends, by the store's clock (inf: never); its number
+_HEAD_BYTES: Final = HEAD.size
+_BATCH: Final = 100
+"""Entries written in one transaction: others wait for it, so it is short."""
+
+
+class Entry(NamedTuple):
+    """An entry as it is stored."""
+
+    ends_s: float
+    number: int
+    payload: bytes
+
+
+def read_entry(txn: Any, full: bytes, now_s: float) -> Entry | None:
+    """The entry of a full key, unless it has expired."""
+    record = txn.get(full)
+    if record is None:
+        return None
+    ends_s, number = HEAD.unpack_from(record)
+    return Entry(ends_s, number, record[_HEAD_BYTES:]) if ends_s > now_s else None
+
+
+def write_entry(
+    store: LmdbStore, txn: Any, full: bytes, payload: bytes, ends_s: float, *, is_used: bool = False
+) -> None:
+    """Put an entry in place of the one that is there, or as a new one, for which others may have to go."""
+    old = txn.get(full)
+    number = store.sieve.enter(txn, full) if old is None else HEAD.unpack_from(old)[1]
+    if is_used:
+        store.marks[number % store.mark_count] = 1
+    txn.put(full, HEAD.pack(ends_s, number) + payload)
+    if old is None or len(payload) > len(old):
+        evicted = store.sieve.evict(txn, number)
+        if evicted:
+            store.row[store.numbers_of.evictions] += evicted
+
+
+class LmdbSpace:
+    """See `store.Space`."""
+
+    def __init__(self, store: LmdbStore, name: bytes) -> None:
+        self._store = store
+        self._name = name
+        self._prefix = b"e" + name + b"\0"
+        self._epoch: object = None
+        self._hit = self._miss = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        store = self._store
+        try:
+            record = store.begin().get(self._prefix + key)
+        except lmdb.Error as error:
+            raise store.translated(error) from error
+        if self._epoch is not store.epoch:
+            self._find_columns()
+        if record is not None:
+            try:
+                ends_s, number = HEAD.unpack_from(record)
+            except struct.error as error:
+                raise self._damaged(error) from error
+            if ends_s == math.inf or ends_s > store.clock():
+                store.marks[number % store.mark_count] = 1
+                store.row[self._hit] += 1
+                return record[_HEAD_BYTES:]  # type: ignore[no-any-return]
+        store.row[self._miss] += 1
+        return None
+
+    def _find_columns(self) -> None:
+        store = self._store
+        store.open()
+        self._hit = store.numbers_of.column(b"\x01hits\0" + self._name)
+        self._miss = store.numbers_of.column(b"\x01misses\0" + self._name)
+        self._epoch = store.epoch
+
+    def _damaged(self, error: Exception) -> StoreDamagedError:
+        return self._store.files.damaged(error)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if self._epoch is not self._store.epoch:
+            self._find_columns()
+        store, prefix = self._store, self._prefix
+        found: list[bytes | None] = []
+
+        def look(txn: Any) -> None:
+            now_s = store.clock()
+            for key in keys:
+                entry = read_entry(txn, prefix + key, now_s)
+                if entry is None:
+                    found.append(None)
+                else:
+                    store.marks[entry.number % store.mark_count] = 1
+                    found.append(entry.payload)
+
+        try:
+            store.read(look)
+        except struct.error as error:
+            raise self._damaged(error) from error
+        missed = found.count(None)
+        store.row[self._hit] += len(found) - missed
+        store.row[self._miss] += missed
+        return found
+
+    def set(self, key: bytes, payload: bytes, ttl_s: float | None, when: When = When.ALWAYS) -> bool:
+        full = self._full(key, payload)
+        store = self._store
+        ends_s = math.inf if ttl_s is None else store.clock() + ttl_s
+
+        def change(txn: Any) -> bool:
+            if when is not When.ALWAYS:
+                is_there = read_entry(txn, full, store.clock()) is not None
+                if is_there is (when is When.ABSENT):
+                    return False
+            write_entry(store, txn, full, payload, ends_s)
+            return True
+
+        return store.write(change)
+
+    def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_s: float | None) -> None:
+        store = self._store
+        ends_s = math.inf if ttl_s is None else store.clock() + ttl_s
+        pairs = [(self._full(key, payload), payload) for key, payload in items]
+        for begin in range(0, len(pairs), _BATCH):
+            batch = pairs[begin : begin + _BATCH]
+
+            def change(txn: Any, batch: Sequence[tuple[bytes, bytes]] = batch) -> None:
+                for full, payload in batch:
+                    write_entry(store, txn, full, payload, ends_s)
+
+            store.write(change)
+
+    def _full(self, key: bytes, payload: bytes) -> bytes:
+        limit = self._store.files.map_bytes // 8
+        if len(payload) > limit:
+            raise ValueTooLargeError(
+                f"a value of {len(payload)} bytes is larger than the store takes: an eighth of its size, {limit} bytes "
+                "(size_mb)"
+            )
+        return self._prefix + key
+
+    def swap(self, key: bytes, expected: bytes, payload: bytes, ttl_s: float | None) -> bool:
+        full = self._full(key, payload)
+        store = self._store
+
+        def change(txn: Any) -> bool:
+            now_s = store.clock()
+            old = read_entry(txn, full, now_s)
+            if old is None or old.payload != expected:
+                return False
+            write_entry(store, txn, full, payload, math.inf if ttl_s is None else now_s + ttl_s)
+            return True
+
+        return store.write(change)
+
+    def touch(self, key: bytes, ttl_s: float | None) -> bool:
+        full = self._prefix + key
+        store = self._store
+
+        def change(txn: Any) -> bool:
+            now_s = store.clock()
+            old = read_entry(txn, full, now_s)
+            if old is None:
+                return False
+            ends_s = math.inf if ttl_s is None else now_s + ttl_s
+            write_entry(store, txn, full, old.payload, ends_s, is_used=True)
+            return True
+
+        return store.write(change)
+
+    def delete(self, keys: Sequence[bytes]) -> int:
+        store = self._store
+
+        def change(txn: Any) -> int:
+            now_s = store.clock()
+            return sum(store.sieve.remove(txn, self._prefix + key, now_s) for key in keys)
+
+        return store.write(change)
+
+    def increment(self, key: bytes, amount: int, initial: int | None, ttl_s: float | None) -> int | None:
+        full = self._prefix + key
+        store = self._store
+
+        def change(txn: Any) -> int | None:
+            now_s = store.clock()
+            old = read_entry(txn, full, now_s)
+            if old is None:
+                if initial is None:
+                    return None
+                number, ends_s = initial, math.inf if ttl_s is None else now_s + ttl_s
+            elif old.payload[0] != INTEGER:
+                raise NotANumberError(f"{key!r} is no integer, so nothing can be added to it")
+            else:
+                number, ends_s = int(old.payload[1:]), old.ends_s
+            number += amount
+            if not -(2**63) <= number < 2**63:
+                raise NotANumberError(f"{key!r} has 64 bits: {amount} more do not fit")
+            write_entry(store, txn, full, b"i%d" % number, ends_s, is_used=True)
+            return number
+
+        return store.write(change)
+
+    def keys(self) -> Iterator[bytes]:
+        prefix, begin = self._prefix, self._prefix
+        cut = len(prefix)
+        while True:
+            found, is_end = self._store.read(lambda txn, begin=begin: self._some_keys(txn, begin))  # type: ignore[misc]
+            for full in found:
+                yield full[cut:]
+            if is_end:
+                return
+            begin = found[-1] + b"\0"
+
+    def _some_keys(self, txn: Any, begin: bytes) -> tuple[list[bytes], bool]:
+        """At most a thousand, so that no reader keeps old pages for as long as somebody walks."""
+        now_s = self._store.clock()
+        found: list[bytes] = []
+        cursor = txn.cursor()
+        if cursor.set_range(begin):
+            for full, record in cursor:
+                if not full.startswith(self._prefix):
+                    break
+                if HEAD.unpack_from(record)[0] > now_s:
+                    found.append(full)
+                    if len(found) == 1000:
+                        return found, False
+        return found, True
+
+    def clear(self) -> None:
+        self._store.files  # noqa: B018  (opens it)
+        self._store.sieve.clear(self._store.write, self._prefix)
+
+    def stats(self) -> Stats:
+        store = self._store
+        if self._epoch is not store.epoch:
+            self._find_columns()
+        cells = store.cells
+        return Stats(
+            hits=int(cells.value(self._hit, is_float=False)),
+            misses=int(cells.value(self._miss, is_float=False)),
+            evictions=int(cells.value(store.numbers_of.evictions, is_float=False)),
+            bytes=store.read(store.sieve.bytes_in_use),
+            limit_bytes=store.sieve.limit_bytes,
+        )

@@ -1,0 +1,411 @@
+"""Where the shared state is: URLs, the variable that hands one down, and directories that come and go with their users.
+
+    lmdb://                     memory-backed files that the master, or a lone process, makes and removes
+    lmdb:///var/lib/shop        a directory that survives a restart
+    memory://                   this process alone
+    redis://host:6379/0         a Redis or Valkey server (also rediss://, unix:///path)
+
+What follows a `?` are options: `size_mb`, `keep`, `damaged`, `sync`; see `Options`.
+
+How a directory is known to be in use: whoever uses it holds a shared lock on its file `in-use` (flock(2)), which the kernel takes
+back however the holder ends. Who leaves removes the directory if it gets the lock for itself alone; who starts does the
+same with what killed masters have left. So no upgrade takes away what the new master uses, and nothing is left for
+good.
+
+Runs in the master too: nothing here imports lmdb, starts a thread, or opens a store.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from prefork.errors import ConfigError, StoreUnavailableError
+
+VARIABLE: Final = "PREFORK_SHARED"
+"""Names the URL of the default store. Set by the master for all below it; a user may set it, too."""
+DEFAULT: Final = "lmdb://"
+SCHEMES: Final = ("lmdb", "memory", "redis", "rediss", "unix")
+_IN_USE: Final = "in-use"
+_PREFIX: Final = "prefork-shared-"
+_MEGA: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the query of a URL says."""
+
+    size_mb: float = 64.0
+    """Bound of all that is stored, reserved as a whole at the first use (`lmdb`), counted (`memory`)."""
+    keep: bool = True
+    """Whether state is kept in a reload and in an upgrade of the master; else each generation begins empty."""
+    damaged: str = "error"
+    """What to do with damaged files: "error", or "clear": begin empty."""
+    sync: bool = False
+    """Whether each write waits for the disk: survives a power failure, and takes milliseconds."""
+    is_anonymous: bool = False
+    """The directory was made for its users and goes with the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A parsed URL."""
+
+    scheme: str
+    path: str = ""
+    """The directory of `lmdb`; "" until one is made."""
+    options: Options = Options()
+    url: str = ""
+    """As it was given; what a Redis client is made from."""
+
+
+def parse(url: str) -> Place:
+    """What a URL means. Raises ConfigError. Any process; opens nothing."""
+    parts = urlsplit(url)
+    scheme = "redis" if parts.scheme == "valkey" else parts.scheme
+    if scheme not in SCHEMES or "://" not in url:
+        raise ConfigError(
+            f"shared store {url!r}: begin with one of {', '.join(f'{name}://' for name in SCHEMES)}"
+        )
+    if scheme not in {"lmdb", "memory"}:
+        return Place(scheme, url=url)
+    if parts.netloc or (scheme == "memory" and parts.path):
+        hint = "lmdb:// or lmdb:///absolute/path" if scheme == "lmdb" else "memory://"
+        raise ConfigError(f"shared store {url!r}: write {hint}, options behind a ?")
+    path = unquote(parts.path)
+    return Place(scheme, path.rstrip("/") or path, _options(url, parts.query), url)
+
+
+def _options(url: str, query: str) -> Options:
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    known: dict[str, Callable[[str], object]] = {
+        "size_mb": _size,
+        "keep": _is_yes,
+        "damaged": _choice("error", "clear"),
+        "sync": _is_yes,
+        "anonymous": _is_yes,
+    }
+    values: dict[str, object] = {}
+    for name, text in given.items():
+        if name not in known:
+            raise ConfigError(f"shared store {url!r}: there is no option {name!r}, only {', '.join(known)}")
+        try:
+            values["is_anonymous" if name == "anonymous" else name] = known[name](text)
+        except ValueError as error:
+            raise ConfigError(f"shared store {url!r}: {name}: {error}") from None
+    return replace(Options(), **values)  # type: ignore[arg-type]
+
+
+def _size(text: str) -> float:
+    try:
+        size_mb = float(text)
+    except ValueError:
+        size_mb = 0
+    if not 1 <= size_mb <= 2**20:
+        raise ValueError(f"a number of megabytes from 1 to 1048576 is wanted, not {text!r}")
+    return size_mb
+
+
+def _is_yes(text: str) -> bool:
+    if text.lower() not in {"0", "1", "yes", "no", "true", "false"}:
+        raise ValueError(f"1 or 0 is wanted, not {text!r}")
+    return text.lower() in {"1", "yes", "true"}
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)} is wanted, not {text!r}")
+        return text
+
+    return check
+
+
+def url_of(place: Place) -> str:
+    """The URL that says all of it, for the environment."""
+    if place.scheme != "lmdb":
+        return place.url
+    options, default = place.options, Options()
+    said = {"size_mb": f"{options.size_mb:g}"}
+    if options.keep != default.keep:
+        said["keep"] = "0"
+    if options.damaged != default.damaged:
+        said["damaged"] = options.damaged
+    if options.sync != default.sync:
+        said["sync"] = "1"
+    if options.is_anonymous:
+        said["anonymous"] = "1"
+    return f"lmdb://{quote(place.path)}?" + "&".join(f"{name}={value}" for name, value in said.items())
+
+
+# -- directories --------------------------------------------------------------------------------------------
+
+
+class Tenancy:
+    """This process's use of a directory. Made by `move_in` or `build`; ends with the process, or with `leave`."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._pid = os.getpid()
+
+    def is_alone(self) -> bool:
+        """Whether no other process uses the directory."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        return True
+
+    def leave(self) -> bool:
+        """Use it no more, and remove it if nobody else uses it; whether it was removed. A fork leaves without a trace."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return False
+        if self._pid != os.getpid():
+            os.close(fd)  # the lock belongs to the open description, which the parent still has
+            return False
+        try:
+            return _remove_unused(self.path, fd)
+        finally:
+            os.close(fd)
+
+
+def move_in(path: str) -> Tenancy:
+    """Begin to use a directory, so that nobody removes it. Raises StoreUnavailableError."""
+    name = os.path.join(path, _IN_USE)  # noqa: PTH118  (Path costs the master an import of its own)
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"shared store {path}: {error.strerror}; whoever made it has removed it, or it is another user's"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        if _is_same(fd, name):
+            return Tenancy(path, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    raise StoreUnavailableError(f"shared store {path}: it was removed just now, with its last user")
+
+
+def build(size_mb: float) -> Tenancy:
+    """Make a directory of this user's in memory, where there is room for so much, and use it. Raises StoreUnavailableError."""
+    base = _base(size_mb)
+    name = f"{_PREFIX}{os.getuid()}-{os.urandom(6).hex()}"
+    making = f"{base}/.{name}"
+    try:
+        os.mkdir(making, 0o700)  # noqa: PTH102  (see move_in)
+        tenancy = move_in(making)
+        os.rename(making, f"{base}/{name}")  # noqa: PTH104  (in use from its first moment under this name)
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"no directory for shared state can be made in {base}: {error.strerror}"
+        ) from error
+    tenancy.path = f"{base}/{name}"
+    return tenancy
+
+
+def _base(size_mb: float) -> str:
+    """Memory where it has room (a container's /dev/shm is often 64 MB), else the directory for temporary files."""
+    memory = "/dev/shm"  # noqa: S108  (the directory made below it is ours alone, and has a random name)
+    if sys.platform == "linux" and os.access(memory, os.W_OK | os.X_OK):
+        free = os.statvfs(memory)
+        if free.f_bavail * free.f_frsize >= size_mb * _MEGA:
+            return memory
+    import tempfile  # noqa: PLC0415  (hardly ever needed, and the master carries what it imports about for ever)
+
+    return tempfile.gettempdir()
+
+
+def remove_leftovers() -> list[str]:
+    """Remove directories of this user that nobody uses: their masters were killed. Returns their paths."""
+    removed = []
+    mine = f"{_PREFIX}{os.getuid()}-"
+    for base in {"/dev/shm", os.environ.get("TMPDIR") or "/tmp"}:  # noqa: S108  (see _base)
+        try:
+            names = [name for name in os.listdir(base) if name.startswith(mine)]
+        except OSError:  # there is no such place here
+            continue
+        for name in names:
+            path = f"{base}/{name}"
+            try:
+                fd = os.open(f"{path}/{_IN_USE}", os.O_RDWR | os.O_CLOEXEC)
+            except OSError:  # removed meanwhile
+                continue
+            try:
+                if _remove_unused(path, fd):
+                    removed.append(path)
+            finally:
+                os.close(fd)
+    return removed
+
+
+def _remove_unused(path: str, fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+            return False
+        raise
+    import shutil  # noqa: PLC0415  (see _base)
+
+    shutil.rmtree(path, ignore_errors=True)
+    return True
+
+
+def _is_same(fd: int, name: str) -> bool:
+    with contextlib.suppress(OSError):  # gone
+        return os.path.samestat(os.fstat(fd), os.stat(name))  # noqa: PTH116  (see move_in)
+    return False
+
+
+# -- whose it is --------------------------------------------------------------------------------------------
+
+
+class MasterPlace:
+    """The master's hold on the default store of its fleet. Makes a directory if need be; opens nothing."""
+
+    def __init__(self, url: str, tenancy: Tenancy | None) -> None:
+        self.url = url
+        self._tenancy = tenancy
+        self._before = os.environ.get(VARIABLE)
+
+    @classmethod
+    def take(cls, asked: str | None, *, is_upgrade: bool) -> MasterPlace:
+        """Settle where state is, and put it into the environment. Master, before the first zygote.
+
+        asked: the option `shared`; None: what the environment says, else the default.
+        is_upgrade: another master has started us, and has left its place in the environment.
+
+        Raises ConfigError, StoreUnavailableError.
+        """
+        inherited = _inherited(os.environ)
+        if inherited is not None and not is_upgrade:
+            inherited = None  # of a master above our program: its state is not ours
+        said = os.environ.get(VARIABLE)
+        is_said = said is not None and not parse(said).options.is_anonymous
+        place = parse(asked or (said if is_said and said else DEFAULT))
+        tenancy = None
+        if place.scheme == "lmdb" and not place.path:
+            tenancy = _adopt(inherited, place) or _join_own() or _found(place)
+            place = _at(place, tenancy)
+        taken = cls(url_of(place), tenancy)
+        os.environ[VARIABLE] = taken.url
+        return taken
+
+    def close(self) -> None:
+        """The fleet is over: remove the directory, unless another master, or an orphan, uses it."""
+        if self._tenancy is not None:
+            self._tenancy.leave()
+            self._tenancy = None
+        if os.environ.get(VARIABLE) == self.url:
+            if self._before is None or parse(self._before).options.is_anonymous:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = self._before
+
+
+class _Own:
+    """The one place of this process, once it has been made."""
+
+    def __init__(self) -> None:
+        self.place: Place | None = None
+
+    def settle(self, options: Options) -> Place:
+        """The place of a process without a master: made at its first use, removed at its exit."""
+        if self.place is None:
+            remove_leftovers()
+            tenancy = build(options.size_mb)
+            atexit.register(tenancy.leave)
+            self.place = _at(Place("lmdb", options=options), tenancy)
+        return self.place
+
+
+_OWN: Final = _Own()  # one a process, as the directory is: two would not see each other
+
+
+def _join_own() -> Tenancy | None:
+    """What this program has put into its own store before it became a master, its workers see, too."""
+    return move_in(_OWN.place.path) if _OWN.place is not None else None
+
+
+def default_place() -> Place:
+    """The default store: the master's, or the user's, or one of this process alone. Any process."""
+    said = os.environ.get(VARIABLE)
+    return settle(parse(said or DEFAULT))
+
+
+def settle(place: Place) -> Place:
+    """Give `lmdb://` its directory: the master's, else one of this process and those that it forks."""
+    if place.scheme != "lmdb" or place.path:
+        return place
+    said = os.environ.get(VARIABLE)
+    masters = parse(said) if said else place
+    return masters if masters.path else _OWN.settle(place.options)
+
+
+def _at(place: Place, tenancy: Tenancy) -> Place:
+    return replace(place, path=tenancy.path, options=replace(place.options, is_anonymous=True))
+
+
+def _inherited(environ: Mapping[str, str]) -> Place | None:
+    try:
+        place = parse(environ.get(VARIABLE, ""))
+    except ConfigError:
+        return None
+    return place if place.options.is_anonymous else None
+
+
+def _adopt(inherited: Place | None, asked: Place) -> Tenancy | None:
+    """The directory of the master before us, if it is of the wanted size and to be kept."""
+    if inherited is None or not asked.options.keep or inherited.options.size_mb != asked.options.size_mb:
+        return None
+    try:
+        return move_in(inherited.path)
+    except StoreUnavailableError:
+        return None
+
+
+def _found(place: Place) -> Tenancy:
+    remove_leftovers()
+    return build(place.options.size_mb)
+
+
+def generation_url(url: str, generation: int) -> str:
+    """The URL for the workers of a generation: the same for all, or, with `keep=0`, a directory of its own."""
+    place = parse(url)
+    if place.scheme != "lmdb" or place.options.keep:
+        return url
+    base, _, last = place.path.rpartition("/")
+    root = base if last.startswith("generation-") else place.path
+    return url_of(replace(place, path=f"{root}/generation-{generation}"))
+
+
+def use_generation(generation: int) -> None:
+    """Have this process, and those below it, use the state of their generation. Zygote, or a worker that is run again."""
+    said = os.environ.get(VARIABLE)
+    if said:
+        os.environ[VARIABLE] = generation_url(said, generation)
+
+
+def older_generations(path: str) -> list[str]:
+    """Directories of generations before that of `path`, which is one itself; else none."""
+    here = Path(path)
+    if not here.name.startswith("generation-"):
+        return []
+    number = int(here.name.rpartition("-")[2])
+    others = [each for each in here.parent.glob("generation-*") if each.name[11:].isdigit()]
+    return [str(each) for each in others if int(each.name[11:]) < number]
