@@ -52,6 +52,8 @@ class Options:
     """What to do with damaged files: "error", or "clear": begin empty."""
     sync: bool = False
     """Whether each write waits for the disk: survives a power failure, and takes milliseconds."""
+    name: str = ""
+    """Tells stores in memory (`memory`) apart."""
     is_anonymous: bool = False
     """The directory was made for its users and goes with the last of them."""
 
@@ -93,6 +95,7 @@ def _options(url: str, query: str) -> Options:
         "damaged": _choice("error", "clear"),
         "sync": _is_yes,
         "anonymous": _is_yes,
+        "name": str,
     }
     values: dict[str, object] = {}
     for name, text in given.items():
