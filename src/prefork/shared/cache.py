@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-from prefork.errors import ConfigError, SharedError, StoreError
+from prefork.errors import ConfigError, LockTimeoutError, SharedError, StoreError
 from prefork.shared.face import Deadline, Face, check_ttl, key_bytes, name_bytes, wait_for
 from prefork.shared.store import KEY_BYTES, Hold, Space, Stats, When
 from prefork.shared.values import RAW, Serialiser, decode, encode, serialiser
@@ -206,46 +206,53 @@ class Cache(Face):
 
         Blocks this thread while another computes. Raises SharedError, unless `on_error` is "miss".
         """
+        deadline = Deadline(wait_s)
         try:
             encoded = key_bytes(key)
-            found: _T = self._once(encoded, make, ttl_s, Deadline(wait_s))
+            hold = None
+            while hold is None:
+                payload = self.space.get(encoded)
+                if payload is not None:
+                    found: _T = decode(payload, self._serialiser)
+                    return found
+                hold = self._try_or_wait(encoded, deadline, wait_s)
+        except LockTimeoutError:  # who computes hangs: the next hang is our own
+            value = make()
+            self.set(key, value, ttl_s)
+            return value
         except SharedError as error:
             self._tolerate(error, None)
             return make()
-        return found
+        return self._compute(hold, encoded, make, ttl_s)
 
     def once_name(self, encoded: bytes) -> bytes:
         """The name of the lock under which one computes. For twins of `get_or_set`."""
         return b"o" + self._name + b"\0" + encoded
 
-    def _once(self, encoded: bytes, make: Callable[[], Any], ttl_s: Ttl, deadline: Deadline) -> Any:
-        while True:
-            payload = self.space.get(encoded)
-            if payload is not None:
-                return decode(payload, self._serialiser)
-            hold = self._try_or_wait(encoded, deadline)
-            if hold is None:
-                continue
-            try:
-                # Between our look and the lock another may have computed it.
-                payload = self.space.get(encoded)
-                if payload is not None:
-                    return decode(payload, self._serialiser)
-                value = make()
-                self.set(encoded, value, ttl_s)
-                return value
-            finally:
-                hold.release()
+    def _compute(self, hold: Hold, encoded: bytes, make: Callable[[], _T], ttl_s: Ttl) -> _T:
+        """Compute and store, alone; unless another has, between our look and the lock."""
+        try:
+            missing = object()
+            found = self.get(encoded, missing)
+            if found is not missing:
+                return found  # type: ignore[no-any-return]
+            value = make()
+            self.set(encoded, value, ttl_s)
+            return value
+        finally:
+            hold.release()
 
-    def _try_or_wait(self, encoded: bytes, deadline: Deadline) -> Hold | None:
+    def _try_or_wait(self, encoded: bytes, deadline: Deadline, lease_s: float) -> Hold | None:
         """The right to compute, or None after a wait. Raises LockTimeoutError."""
         name = self.once_name(encoded)
-        hold = self.store.try_lock(name, None)
+        # A store of this machine sees a holder die; a server far away has to be told for how long to believe in it.
+        lease = None if self.store.is_local else lease_s
+        hold = self.store.try_lock(name, lease)
         if hold is not None:
             return hold
         waiter = self.store.lock_waiter(name)
         try:
-            hold = self.store.try_lock(name, None)
+            hold = self.store.try_lock(name, lease)
             if hold is None:
                 wait_for(waiter, deadline, encoded)
             return hold
@@ -258,6 +265,9 @@ class Cache(Face):
         """The keys that are there, as text; those that come or go meanwhile may be seen or not."""
         for key in self.space.keys():  # noqa: SIM118  (a space is no mapping)
             yield key.decode(errors="surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
 
     def clear(self) -> None:
         """Remove all entries of this cache, and of no other."""

@@ -39,7 +39,7 @@ class SharedDict(MutableMapping[str, Any]):
         return self.cache.keys()
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.cache.keys())  # noqa: SIM118  (a cache is no mapping)
+        return sum(1 for _ in self.cache)
 
     def clear(self) -> None:
         """Remove all entries at once."""
