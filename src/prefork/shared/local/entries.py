@@ -1,8 +1,8 @@
 """The entries of one cache in LMDB.
 
-A `get` of a hit is one LMDB read, one byte written to the usage page and one word to this process's own row: no lock, no
+A `get` of a hit is two LMDB reads (which record has the key; the record), one byte written to the usage page and one word to this process's own row: no lock, no
 system call. What has expired is taken for absent, and left where it is: reading writes nothing. Its place is reclaimed by
-the hand (`sieve.py`) or by the next `set` of the key.
+its turn in the queue (`queue.py`) or by the next `set` of the key.
 """
 
 from __future__ import annotations
@@ -10,53 +10,22 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
 
 from prefork.errors import NotANumberError, StoreDamagedError, ValueTooLargeError
+from prefork.shared.local.queue import HEAD, HEAD_BYTES, NUMBER
 from prefork.shared.store import Stats, When
 from prefork.shared.values import INTEGER
 
 if TYPE_CHECKING:
     from prefork.shared.local.store import LmdbStore
 
-HEAD: Final = struct.Struct("<dQ")  # when it ends, by the store's clock (inf: never); its number
-_HEAD_BYTES: Final = HEAD.size
 _BATCH: Final = 100
 """Entries written in one transaction: others wait for it, so it is short."""
-
-
-class Entry(NamedTuple):
-    """An entry as it is stored."""
-
-    ends_s: float
-    number: int
-    payload: bytes
-
-
-def read_entry(txn: Any, full: bytes, now_s: float) -> Entry | None:
-    """The entry of a full key, unless it has expired."""
-    record = txn.get(full)
-    if record is None:
-        return None
-    ends_s, number = HEAD.unpack_from(record)
-    return Entry(ends_s, number, record[_HEAD_BYTES:]) if ends_s > now_s else None
-
-
-def write_entry(
-    store: LmdbStore, txn: Any, full: bytes, payload: bytes, ends_s: float, *, is_used: bool = False
-) -> None:
-    """Put an entry in place of the one that is there, or as a new one, for which others may have to go."""
-    old = txn.get(full)
-    number = store.sieve.enter(txn, full) if old is None else HEAD.unpack_from(old)[1]
-    if is_used:
-        store.marks[number % store.mark_count] = 1
-    txn.put(full, HEAD.pack(ends_s, number) + payload)
-    if old is None or len(payload) > len(old):
-        evicted = store.sieve.evict(txn, number)
-        if evicted:
-            store.row[store.numbers_of.evictions] += evicted
+_WHAT_IS_BROKEN: Final = (struct.error, TypeError)
+"""What reading a record raises that is none of ours."""
 
 
 class LmdbSpace:
@@ -71,21 +40,26 @@ class LmdbSpace:
 
     def get(self, key: bytes) -> bytes | None:
         store = self._store
+        full = self._prefix + key
+        record = place = None
         try:
-            record = store.begin().get(self._prefix + key)
+            txn = store.begin()
+            place = txn.get(full)
+            if place is not None:
+                record = txn.get(place, b"")
         except lmdb.Error as error:
             raise store.translated(error) from error
         if self._epoch is not store.epoch:
             self._find_columns()
         if record is not None:
             try:
-                ends_s, number = HEAD.unpack_from(record)
-            except struct.error as error:
+                ends_s = HEAD.unpack_from(record)[0]
+                if ends_s == math.inf or ends_s > store.clock():
+                    store.marks[NUMBER.unpack(place)[1] % store.mark_count] = 1
+                    store.row[self._hit] += 1
+                    return record[HEAD_BYTES + len(full) :]  # type: ignore[no-any-return]
+            except _WHAT_IS_BROKEN as error:
                 raise self._damaged(error) from error
-            if ends_s == math.inf or ends_s > store.clock():
-                store.marks[number % store.mark_count] = 1
-                store.row[self._hit] += 1
-                return record[_HEAD_BYTES:]  # type: ignore[no-any-return]
         store.row[self._miss] += 1
         return None
 
@@ -108,16 +82,16 @@ class LmdbSpace:
         def look(txn: Any) -> None:
             now_s = store.clock()
             for key in keys:
-                entry = read_entry(txn, prefix + key, now_s)
+                entry = store.queue.read(txn, prefix + key, now_s)
                 if entry is None:
                     found.append(None)
                 else:
-                    store.marks[entry.number % store.mark_count] = 1
+                    store.queue.mark(entry.record)
                     found.append(entry.payload)
 
         try:
             store.read(look)
-        except struct.error as error:
+        except _WHAT_IS_BROKEN as error:
             raise self._damaged(error) from error
         missed = found.count(None)
         store.row[self._hit] += len(found) - missed
@@ -131,10 +105,10 @@ class LmdbSpace:
 
         def change(txn: Any) -> bool:
             if when is not When.ALWAYS:
-                is_there = read_entry(txn, full, store.clock()) is not None
+                is_there = store.queue.read(txn, full, store.clock()) is not None
                 if is_there is (when is When.ABSENT):
                     return False
-            write_entry(store, txn, full, payload, ends_s)
+            self._write(txn, full, payload, ends_s)
             return True
 
         return store.write(change)
@@ -148,9 +122,15 @@ class LmdbSpace:
 
             def change(txn: Any, batch: Sequence[tuple[bytes, bytes]] = batch) -> None:
                 for full, payload in batch:
-                    write_entry(store, txn, full, payload, ends_s)
+                    self._write(txn, full, payload, ends_s)
 
             store.write(change)
+
+    def _write(self, txn: Any, full: bytes, payload: bytes, ends_s: float, *, is_used: bool = False) -> None:
+        store = self._store
+        evicted = store.queue.write(txn, full, payload, ends_s, is_used=is_used)
+        if evicted:
+            store.row[store.numbers_of.evictions] += evicted
 
     def _full(self, key: bytes, payload: bytes) -> bytes:
         limit = self._store.files.map_bytes // 8
@@ -167,10 +147,10 @@ class LmdbSpace:
 
         def change(txn: Any) -> bool:
             now_s = store.clock()
-            old = read_entry(txn, full, now_s)
+            old = store.queue.read(txn, full, now_s)
             if old is None or old.payload != expected:
                 return False
-            write_entry(store, txn, full, payload, math.inf if ttl_s is None else now_s + ttl_s)
+            self._write(txn, full, payload, math.inf if ttl_s is None else now_s + ttl_s)
             return True
 
         return store.write(change)
@@ -181,11 +161,11 @@ class LmdbSpace:
 
         def change(txn: Any) -> bool:
             now_s = store.clock()
-            old = read_entry(txn, full, now_s)
+            old = store.queue.read(txn, full, now_s)
             if old is None:
                 return False
             ends_s = math.inf if ttl_s is None else now_s + ttl_s
-            write_entry(store, txn, full, old.payload, ends_s, is_used=True)
+            self._write(txn, full, old.payload, ends_s, is_used=True)
             return True
 
         return store.write(change)
@@ -195,7 +175,7 @@ class LmdbSpace:
 
         def change(txn: Any) -> int:
             now_s = store.clock()
-            return sum(store.sieve.remove(txn, self._prefix + key, now_s) for key in keys)
+            return sum(store.queue.remove(txn, self._prefix + key, now_s) for key in keys)
 
         return store.write(change)
 
@@ -205,7 +185,7 @@ class LmdbSpace:
 
         def change(txn: Any) -> int | None:
             now_s = store.clock()
-            old = read_entry(txn, full, now_s)
+            old = store.queue.read(txn, full, now_s)
             if old is None:
                 if initial is None:
                     return None
@@ -217,7 +197,7 @@ class LmdbSpace:
             number += amount
             if not -(2**63) <= number < 2**63:
                 raise NotANumberError(f"{key!r} has 64 bits: {amount} more do not fit")
-            write_entry(store, txn, full, b"i%d" % number, ends_s, is_used=True)
+            self._write(txn, full, b"i%d" % number, ends_s, is_used=True)
             return number
 
         return store.write(change)
@@ -239,10 +219,10 @@ class LmdbSpace:
         found: list[bytes] = []
         cursor = txn.cursor()
         if cursor.set_range(begin):
-            for full, record in cursor:
+            for full, place in cursor:
                 if not full.startswith(self._prefix):
                     break
-                if HEAD.unpack_from(record)[0] > now_s:
+                if HEAD.unpack_from(txn.get(place))[0] > now_s:
                     found.append(full)
                     if len(found) == 1000:
                         return found, False
@@ -250,7 +230,7 @@ class LmdbSpace:
 
     def clear(self) -> None:
         self._store.files  # noqa: B018  (opens it)
-        self._store.sieve.clear(self._store.write, self._prefix)
+        self._store.queue.clear(self._store.write, self._prefix)
 
     def stats(self) -> Stats:
         store = self._store
@@ -261,6 +241,6 @@ class LmdbSpace:
             hits=int(cells.value(self._hit, is_float=False)),
             misses=int(cells.value(self._miss, is_float=False)),
             evictions=int(cells.value(store.numbers_of.evictions, is_float=False)),
-            bytes=store.read(store.sieve.bytes_in_use),
-            limit_bytes=store.sieve.limit_bytes,
+            bytes=store.read(store.queue.bytes_in_use),
+            limit_bytes=store.queue.limit_bytes,
         )

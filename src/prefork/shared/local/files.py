@@ -3,7 +3,7 @@
     in-use      whoever uses the directory holds a shared lock on it   place.py
     setup       held while one process makes or mends what is here
     data.mdb, lock.mdb                                                 LMDB's
-    usage       which entries were read, the clock hand                usage.py
+    usage       which entries were read, the next number               usage.py
     cells       a row of numbers for each process                      cells.py
     locks/      a FIFO for each lock that is held                      locks.py
     topics/     a FIFO for each listener                               topics.py

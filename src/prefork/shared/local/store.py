@@ -1,4 +1,4 @@
-"""The store of one machine, as one process uses it: LMDB opened behind the fork, and what lies beside it.
+r"""The store of one machine, as one process uses it: LMDB opened behind the fork, and what lies beside it.
 
 The object itself survives forks: what it has opened is dropped in the child, and the next call opens it anew. LMDB's handle
 is closed there only if the parent had no other thread: an inherited transaction of such a thread would be ended with it, in the
@@ -8,8 +8,8 @@ the store is open, and `_open_and_begin` when it is not, so that a `get` asks no
 One database holds everything; the first byte of a key says what it is. Rejected: a named database for each kind. Each
 costs another tree to copy on the way to the root in every transaction, and opening one made a `get` of 0.4 µs one of 0.9.
 
-    e space NUL key     an entry: when it ends, its number, the payload        entries.py
-    q number            the key of the entry of that number                    sieve.py
+    e space NUL key     which record has the entry                             entries.py
+    \xff number         a record: when it ends, the key, the payload           queue.py
     n name              column and kind of a number                            numbers.py
     d name              a text
     t topic NUL number  a message                                              topics.py
@@ -33,11 +33,11 @@ import lmdb
 from prefork.errors import SharedError, StoreError, StoreFullError, StoreUnavailableError
 from prefork.shared.limits import take
 from prefork.shared.local.cells import Cells
-from prefork.shared.local.entries import LmdbSpace, read_entry, write_entry
+from prefork.shared.local.entries import LmdbSpace
 from prefork.shared.local.files import Files
 from prefork.shared.local.locks import FifoLocks
 from prefork.shared.local.numbers import Numbers
-from prefork.shared.local.sieve import Sieve
+from prefork.shared.local.queue import Queue
 from prefork.shared.local.topics import Topics
 from prefork.shared.local.usage import Usage
 from prefork.shared.place import Place
@@ -107,8 +107,8 @@ class LmdbStore:
                 with files.setting_up():
                     self.usage = Usage(files)
                     self.cells = Cells(files)
-                    self.sieve = Sieve(self.usage, files.map_bytes, self.clock)
-                    self.sieve.recover(files.env)
+                    self.queue = Queue(self.usage, files.map_bytes, self.clock)
+                    self.queue.recover(files.env)
                 self.numbers_of = Numbers(self, self.cells)
             except BaseException:
                 files.close()
@@ -179,7 +179,7 @@ class LmdbStore:
         self.files.env.reader_check()
         time.sleep(wait_s)
         try:
-            self._write_once(self.sieve.evict_some)
+            self._write_once(self.queue.evict_some)
         except lmdb.MapFullError:  # not even for that; the next wait is longer
             return
 
@@ -246,16 +246,16 @@ class LmdbStore:
 
         def change(txn: Any) -> Verdict:
             now_s = self.clock()
-            old = read_entry(txn, full, now_s)
+            old = self.queue.read(txn, full, now_s)
             state, lasts_s, verdict = take(None if old is None else old.payload, limit, amount, now_s)
             if state is not None:
-                write_entry(self, txn, full, state, now_s + lasts_s, is_used=True)
+                self.queue.write(txn, full, state, now_s + lasts_s, is_used=True)
             return verdict
 
         return self.write(change)
 
     def forget(self, key: bytes) -> None:
-        self.write(lambda txn: self.sieve.remove(txn, _LIMITS + key))
+        self.write(lambda txn: self.queue.remove(txn, _LIMITS + key))
 
     # -- locks and topics -------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class LmdbStore:
 
     def clear(self) -> None:
         self.open()
-        self.sieve.clear(self.write, b"e")
+        self.queue.clear(self.write, b"e")
         for name in self.numbers_of.values(b""):
             self.numbers_of.reset(name)
 

@@ -52,7 +52,7 @@ class Topics:
             txn.put(head, b"%d" % (number + 1))
             if number >= KEPT:
                 txn.delete(_key(topic, number - KEPT))
-            self._store.sieve.evict(txn, -1)
+            self._store.queue.evict(txn, b"", len(message))
 
         self._store.write(change)
         self._wake(self.folder(topic))

@@ -1,6 +1,6 @@
 """The page on which readers leave a mark, so that a `get` never writes to the database.
 
-A header, then one byte for each of many numbers of entries: 1 if an entry of that number was read since the clock hand last passed it.
+A header, then one byte for each of many numbers of entries: 1 if an entry of that number was read since it came, or last went to the end of the queue.
 Nobody takes a lock: a store of one byte is whole, and a mark that is lost or shared by two entries costs a little of the
 hit rate and nothing else. Only the holder of LMDB's write lock touches the header.
 """
@@ -23,8 +23,6 @@ BYTES_A_MARK: Final = 128
 _VERSION_WORD: Final = 0
 NEXT: Final = 1
 """The number of the next new entry."""
-HAND: Final = 2
-"""The number of the entry that the hand looks at next."""
 
 
 class Usage:

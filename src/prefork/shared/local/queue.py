@@ -1,0 +1,178 @@
+r"""The entries in the order in which they came, and who goes when the store is full: CLOCK, with the marks on a page of its own.
+
+Each entry is a record in a queue (`\xff number`), and an index says which number a key has (`e space NUL key`). When there is too
+little room, the oldest record is looked at: if it was read since it came, it loses its mark and goes to the end of the queue; else it
+goes for good. A `get` only leaves a mark (one byte, `usage.py`), so it writes nothing to the database (Corbató 1968, "A
+paging experiment with the Multics system": CLOCK, or FIFO with a second chance). `docs/shared.md` has the hit rates beside exact LRU.
+
+* Full means pages, not bytes: what LMDB has in use, with all its overhead, may be `_FULL` of the map. The rest is for
+  copies: each transaction writes new pages, and those that a reader may still see are not used again.
+* A `set` moves `_MOST_MOVES` records at most for each one that goes: a bound on how long others wait for the write lock.
+* What has expired goes when its turn comes, marked or not.
+* The queue is appended to at one end and eaten from the other, so its pages are full. Rejected, after measuring: records in order
+  of their keys, with SIEVE. One that goes leaves a hole among others; LMDB joins pages only below a quarter full, and the
+  store held 21 % of its bytes in entries where now it holds some 60 %.
+
+Rejected too: exact LRU (each hit would write to LMDB: 1.1 µs, one at a time on the machine).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from prefork.shared.local.usage import NEXT, Usage
+
+NUMBER: Final = struct.Struct(
+    ">cQ"
+)  # the key of a record: \xff, so that the queue is the right edge of the tree
+HEAD: Final = struct.Struct(
+    "<dH"
+)  # a record: when it ends (inf: never), bytes of the key; then the full key, then the payload
+HEAD_BYTES: Final = HEAD.size
+_QUEUE: Final = b"\xff"
+_FULL: Final = 0.85
+_MOST_MOVES: Final = 16
+_PAGE_BYTES: Final = 4096
+_BATCH: Final = 500
+
+
+class Entry(NamedTuple):
+    """An entry as it is stored."""
+
+    ends_s: float
+    record: bytes
+    """The key of its record."""
+    payload: bytes
+
+
+class Queue:
+    """The entries of one store, for whoever has a transaction."""
+
+    def __init__(self, usage: Usage, map_bytes: int, clock: Callable[[], float]) -> None:
+        self._words = usage.words
+        self._marks = usage.marks
+        self._count = usage.count
+        self._clock = clock
+        self.limit_bytes = int(map_bytes * _FULL)
+
+    def recover(self, env: Any) -> None:
+        """Find out what the next number is, if the page is new. The caller is setting up."""
+        if self._words[NEXT] == 0:
+            with env.begin() as txn:
+                cursor = txn.cursor()
+                key = cursor.key() if cursor.last() else b""
+            self._words[NEXT] = NUMBER.unpack(key)[1] + 1 if key[:1] == _QUEUE else 1
+
+    # -- one entry --------------------------------------------------------------------------------
+
+    def read(self, txn: Any, full: bytes, now_s: float) -> Entry | None:
+        """The entry of a full key, unless it has expired. Raises struct.error if it is damaged."""
+        place = txn.get(full)
+        if place is None:
+            return None
+        record = txn.get(place)
+        ends_s = HEAD.unpack_from(record or b"")[0]
+        return Entry(ends_s, place, record[HEAD_BYTES + len(full) :]) if ends_s > now_s else None
+
+    def mark(self, place: bytes) -> None:
+        """Note that the entry of this record was used."""
+        self._marks[NUMBER.unpack(place)[1] % self._count] = 1
+
+    def write(self, txn: Any, full: bytes, payload: bytes, ends_s: float, *, is_used: bool = False) -> int:
+        """Put an entry in place of the one that is there, or as the newest, for which others may go; how many went."""
+        record = HEAD.pack(ends_s, len(full)) + full + payload
+        place = txn.get(full)
+        if place is not None:
+            txn.put(place, record)
+        else:
+            place = self._append(txn, record)
+            txn.put(full, place)
+        if is_used:
+            self.mark(place)
+        return self.evict(txn, place, len(record))
+
+    def _append(self, txn: Any, record: bytes) -> bytes:
+        number = self._words[NEXT]
+        place = NUMBER.pack(_QUEUE, number)
+        while not txn.put(place, record, append=True):
+            number += 1  # a process was killed between its commit and the last line
+            place = NUMBER.pack(_QUEUE, number)
+        self._marks[number % self._count] = 0
+        self._words[NEXT] = number + 1
+        return place
+
+    def remove(self, txn: Any, full: bytes, now_s: float = 0.0) -> bool:
+        """Take an entry away; whether it was there, and had not expired."""
+        place = txn.pop(full)
+        if place is None:
+            return False
+        return bool(HEAD.unpack_from(txn.pop(place) or b"")[0] > now_s)
+
+    # -- room -------------------------------------------------------------------------------------
+
+    def bytes_in_use(self, txn: Any) -> int:
+        """Bytes of all pages that hold something."""
+        stat = txn.stat(None)
+        return int((stat["leaf_pages"] + stat["overflow_pages"] + stat["branch_pages"]) * _PAGE_BYTES)
+
+    def evict(self, txn: Any, newest: bytes, new_bytes: int) -> int:
+        """Let entries go while there is too little room, but not the newest; how many went.
+
+        Twice of what comes may go, and at least two, and no more: pages get free a little later than what was on them, and a store
+        that is over its limit comes back below it with each `set`.
+        """
+        evicted = gone_bytes = 0
+        while self.bytes_in_use(txn) > self.limit_bytes and (evicted < 2 or gone_bytes < 2 * new_bytes):
+            size = self._evict_one(txn, newest)
+            if size == 0:
+                break
+            gone_bytes += size
+            evicted += 1
+        return evicted
+
+    def evict_some(self, txn: Any) -> int:
+        """Let a few entries go, however full it is."""
+        return sum(self._evict_one(txn, b"") > 0 for _ in range(_MOST_MOVES))
+
+    def _evict_one(self, txn: Any, newest: bytes) -> int:
+        """Let the next one go; how many bytes it had, 0 if there is none."""
+        now_s = self._clock()
+        moves = 0
+        cursor = txn.cursor()
+        while cursor.set_range(_QUEUE):
+            place, record = cursor.item()
+            ends_s, length = HEAD.unpack_from(record)
+            full = record[HEAD_BYTES : HEAD_BYTES + length]
+            index = NUMBER.unpack(place)[1] % self._count
+            is_wanted = place == newest or (self._marks[index] and ends_s > now_s)
+            if is_wanted and moves <= _MOST_MOVES:
+                moves += 1
+                cursor.delete()
+                txn.put(full, self._append(txn, record))
+                if place == newest:
+                    return 0  # it is the oldest, too: there is no other
+                continue
+            cursor.delete()
+            txn.delete(full)
+            return len(record)
+        return 0
+
+    def clear(self, write: Callable[[Callable[[Any], bool]], bool], prefix: bytes) -> None:
+        """Take all entries away whose full keys begin so, in transactions of their own, so that nobody waits long."""
+
+        def change(txn: Any) -> bool:
+            cursor = txn.cursor()
+            found: list[bytes] = []
+            if cursor.set_range(prefix):
+                for full in cursor.iternext(keys=True, values=False):
+                    if not full.startswith(prefix) or len(found) == _BATCH:
+                        break
+                    found.append(full)
+            for full in found:
+                self.remove(txn, full)
+            return len(found) == _BATCH
+
+        while write(change):
+            pass
