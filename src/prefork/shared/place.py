@@ -170,13 +170,16 @@ class Tenancy:
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return True
 
-    def leave(self) -> bool:
-        """Use it no more, and remove it if nobody else uses it; whether it was removed. A fork leaves without a trace."""
+    def leave(self, *, is_kept: bool = False) -> bool:
+        """Use it no more, and remove it if nobody else uses it; whether it was removed. A fork leaves without a trace.
+
+        is_kept: the directory is the user's: leave it there.
+        """
         fd, self._fd = self._fd, -1
         if fd < 0:
             return False
-        if self._pid != os.getpid():
-            os.close(fd)  # the lock belongs to the open description, which the parent still has
+        if is_kept or self._pid != os.getpid():
+            os.close(fd)  # in a fork, the lock belongs to the open description, which the parent still has
             return False
         try:
             return _remove_unused(self.path, fd)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import lmdb
 
 from prefork.errors import NotANumberError, StoreDamagedError, ValueTooLargeError
-from prefork.shared.local.queue import HEAD, HEAD_BYTES, NUMBER
+from prefork.shared.local.queue import HEAD, HEAD_BYTES
 from prefork.shared.store import Stats, When
 from prefork.shared.values import INTEGER
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 100
 """Entries written in one transaction: others wait for it, so it is short."""
-_WHAT_IS_BROKEN: Final = (struct.error, TypeError)
+_WHAT_IS_BROKEN: Final = (struct.error, TypeError, IndexError)
 """What reading a record raises that is none of ours."""
 
 
@@ -53,9 +53,9 @@ class LmdbSpace:
             self._find_columns()
         if record is not None:
             try:
-                ends_s = HEAD.unpack_from(record)[0]
+                ends_s, mark, _ = HEAD.unpack_from(record)
                 if ends_s == math.inf or ends_s > store.clock():
-                    store.marks[NUMBER.unpack(place)[1] % store.mark_count] = 1
+                    store.marks[mark] = 1
                     store.row[self._hit] += 1
                     return record[HEAD_BYTES + len(full) :]  # type: ignore[no-any-return]
             except _WHAT_IS_BROKEN as error:
@@ -86,7 +86,7 @@ class LmdbSpace:
                 if entry is None:
                     found.append(None)
                 else:
-                    store.queue.mark(entry.record)
+                    store.marks[entry.mark] = 1
                     found.append(entry.payload)
 
         try:

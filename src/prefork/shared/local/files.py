@@ -38,8 +38,10 @@ _MEGA: Final = 2**20
 _READERS: Final = 1024
 """Read transactions at one moment: one for each thread that reads. LMDB's own 126 is few for 64 workers with threads."""
 _LOCK_FILE_BYTES: Final = 8192 + 64 * _READERS
-MAP_SHARE: Final = 0.97
-"""What LMDB gets of the whole; the rest is for the usage page, the rows of numbers and the lock file."""
+_NUMBERS_BYTES: Final = 17 * 16 * 1024
+"""Of the whole, kept free for the rows of 16 processes (`cells.py`); each process more takes 16 KB beyond it."""
+MAP_SHARE: Final = 0.985
+"""What LMDB gets of the rest; what is left is for the usage page, and for what the file system rounds up."""
 
 
 class Files:
@@ -49,7 +51,8 @@ class Files:
         """Open them. `is_second`: this process is a fork of one that had them open, too."""
         self._is_second = is_second
         self.path = Path(place.path)
-        self.map_bytes = int(place.options.size_mb * MAP_SHARE * _MEGA) // 4096 * 4096
+        rest_bytes = place.options.size_mb * _MEGA - _NUMBERS_BYTES - _LOCK_FILE_BYTES
+        self.map_bytes = int(rest_bytes * MAP_SHARE) // 4096 * 4096
         self._options = place.options
         self._make_directory()
         self._tenancy: Tenancy = move_in(place.path)
@@ -58,7 +61,7 @@ class Files:
                 self._remove_older_generations()
                 self.env = self._open_or_begin_anew()
         except BaseException:
-            self._tenancy.leave()
+            self._leave()
             raise
 
     def _make_directory(self) -> None:
@@ -179,7 +182,10 @@ class Files:
     def close(self) -> None:
         """Let go of all of it in this process; a forked copy is left alone (see `forsake`)."""
         self.env.close()
-        self._tenancy.leave()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._tenancy.leave(is_kept=not self._options.is_anonymous)
 
 
 @contextlib.contextmanager

@@ -113,7 +113,7 @@ class LmdbStore:
             except BaseException:
                 files.close()
                 raise
-            self.marks, self.mark_count, self.row = self.usage.marks, self.usage.count, self.cells.row
+            self.marks, self.row = self.usage.marks, self.cells.row
             self._files = files
             self.epoch = object()
             self.begin = files.env.begin
@@ -147,13 +147,10 @@ class LmdbStore:
                 return self._write_once(change)
             except lmdb.MapFullError:
                 self._make_room(wait_s)
-        try:
-            return self._write_once(change)
-        except lmdb.MapFullError as error:
-            raise StoreFullError(
-                f"shared store {self.place.path}: no room, after all that could be evicted was: make it larger "
-                "(size_mb), or store less"
-            ) from error
+        raise StoreFullError(
+            f"shared store {self.place.path}: no room, after all that could be evicted was: make it larger "
+            "(size_mb), or store less"
+        )
 
     def _write_once(self, change: Callable[[Any], _T]) -> _T:
         try:
