@@ -119,7 +119,7 @@ def test_state_begins_anew_in_a_reload_by_option(
 ) -> None:
     """`keep=0`: each generation has its own, and those before the last are removed."""
     fleet = fleet_of(
-        *site.serving("--start-method", method, "--shared", "lmdb://?keep=0&size_mb=2"), env=UNCACHED
+        *site.serving("--start-method", method, "--shared", "lmdb://?keep=0&size_mb=4"), env=UNCACHED
     )
     wait_until_ready(fleet)
     folders = []
@@ -169,7 +169,7 @@ def test_an_upgrade_that_fails_takes_nothing_away(fleet_of: Callable[..., Fleet]
 
 def test_state_begins_anew_in_an_upgrade_by_option(fleet_of: Callable[..., Fleet], site: Site) -> None:
     """`keep=0` holds there, too."""
-    fleet = fleet_of(*site.serving("--shared", "lmdb://?keep=0&size_mb=2"), env=UNCACHED)
+    fleet = fleet_of(*site.serving("--shared", "lmdb://?keep=0&size_mb=4"), env=UNCACHED)
     wait_until_ready(fleet)
     _, folder = ask_both(fleet)
     master = upgrade(fleet, fleet.pid)
@@ -183,16 +183,16 @@ def test_what_a_killed_master_left_is_removed_by_the_next_start(
     fleet_of: Callable[..., Fleet], site: Site
 ) -> None:
     """But not what somebody uses: another fleet's state stays."""
-    other = fleet_of(*site.serving("--shared", "lmdb://?size_mb=2"), env=UNCACHED)
+    other = fleet_of(*site.serving("--shared", "lmdb://?size_mb=4"), env=UNCACHED)
     wait_until_ready(other)
     _, in_use = ask_both(other)
-    first = fleet_of(*site.serving("--shared", "lmdb://?size_mb=2"), env=UNCACHED)
+    first = fleet_of(*site.serving("--shared", "lmdb://?size_mb=4"), env=UNCACHED)
     wait_until_ready(first)
     _, left = ask_both(first)
     first.signal(signal.SIGKILL)
     first.assert_nothing_left(10.0)
     assert left.is_dir()
-    second = fleet_of(*site.serving("--shared", "lmdb://?size_mb=2"), env=UNCACHED)
+    second = fleet_of(*site.serving("--shared", "lmdb://?size_mb=4"), env=UNCACHED)
     wait_until_ready(second)
     assert not left.exists()
     assert in_use.is_dir()
@@ -208,7 +208,7 @@ def test_a_directory_of_the_users_own_survives_a_restart(
     folder = tmp_path / "state"
     last = 0
     for _ in range(2):
-        fleet = fleet_of(*site.serving("--shared", f"lmdb://{folder}?size_mb=2"), env=UNCACHED)
+        fleet = fleet_of(*site.serving("--shared", f"lmdb://{folder}?size_mb=4"), env=UNCACHED)
         wait_until_ready(fleet)
         numbers, where = ask_both(fleet)
         assert where == folder
@@ -222,7 +222,7 @@ def test_the_environment_chooses_where_the_option_does_not(
     fleet_of: Callable[..., Fleet], site: Site, tmp_path: Path
 ) -> None:
     """`PREFORK_SHARED`, as a container is configured."""
-    env = {**UNCACHED, VARIABLE: f"lmdb://{tmp_path}/state?size_mb=2"}
+    env = {**UNCACHED, VARIABLE: f"lmdb://{tmp_path}/state?size_mb=4"}
     fleet = fleet_of(*site.serving(), env=env)
     wait_until_ready(fleet)
     assert asked(fleet)[3] == tmp_path / "state"

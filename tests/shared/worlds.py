@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import pickle
 import select
@@ -124,6 +125,7 @@ class Crowd:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
+            faulthandler.disable()  # whoever is killed on purpose prints nothing
             try:
                 os.close(read)
                 os.close(self._opener)

@@ -38,6 +38,10 @@ SCHEMES: Final = ("lmdb", "memory", "redis", "rediss", "unix")
 _IN_USE: Final = "in-use"
 _PREFIX: Final = "prefork-shared-"
 _MEGA: Final = 2**20
+_FORMAT: Final = "v1"
+"""Of the files. In the name, so that a master of another version does not take over what it cannot read."""
+_LEAST_MB: Final = 4
+"""A transaction may need 40 pages, and so may the one before it, and those that a reader still sees are not free yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,8 @@ def _size(text: str) -> float:
         size_mb = float(text)
     except ValueError:
         size_mb = 0
-    if not 1 <= size_mb <= 2**20:
-        raise ValueError(f"a number of megabytes from 1 to 1048576 is wanted, not {text!r}")
+    if not _LEAST_MB <= size_mb <= 2**20:
+        raise ValueError(f"a number of megabytes from {_LEAST_MB} to 1048576 is wanted, not {text!r}")
     return size_mb
 
 
@@ -210,7 +214,7 @@ def move_in(path: str) -> Tenancy:
 def build(size_mb: float) -> Tenancy:
     """Make a directory of this user's in memory, where there is room for so much, and use it. Raises StoreUnavailableError."""
     base = _base(size_mb)
-    name = f"{_PREFIX}{os.getuid()}-{os.urandom(6).hex()}"
+    name = f"{_PREFIX}{os.getuid()}-{_FORMAT}-{os.urandom(6).hex()}"
     making = f"{base}/.{name}"
     try:
         os.mkdir(making, 0o700)  # noqa: PTH102  (see move_in)
@@ -236,11 +240,16 @@ def _base(size_mb: float) -> str:
     return tempfile.gettempdir()
 
 
+def _bases() -> list[str]:
+    """Where `build` may have made something."""
+    return ["/dev/shm", os.environ.get("TMPDIR") or "/tmp"]  # noqa: S108  (see _base)
+
+
 def remove_leftovers() -> list[str]:
     """Remove directories of this user that nobody uses: their masters were killed. Returns their paths."""
     removed = []
     mine = f"{_PREFIX}{os.getuid()}-"
-    for base in {"/dev/shm", os.environ.get("TMPDIR") or "/tmp"}:  # noqa: S108  (see _base)
+    for base in _bases():
         try:
             names = [name for name in os.listdir(base) if name.startswith(mine)]
         except OSError:  # there is no such place here
@@ -378,6 +387,8 @@ def _inherited(environ: Mapping[str, str]) -> Place | None:
 def _adopt(inherited: Place | None, asked: Place) -> Tenancy | None:
     """The directory of the master before us, if it is of the wanted size and to be kept."""
     if inherited is None or not asked.options.keep or inherited.options.size_mb != asked.options.size_mb:
+        return None
+    if f"-{_FORMAT}-" not in inherited.path:
         return None
     try:
         return move_in(inherited.path)

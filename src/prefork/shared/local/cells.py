@@ -36,6 +36,8 @@ _ROWS_WORD: Final = 1  # rows that were ever taken, row 0 included
 
 COLUMNS: Final = 2048
 """Different numbers; a cache takes two."""
+NOWHERE: Final = COLUMNS - 1
+"""A column that means nothing, for what cannot be counted."""
 ROW_BYTES: Final = COLUMNS * 8
 MOST_PROCESSES: Final = 1024
 _LOCKS_AT: Final = 2**40

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
 
-from prefork.errors import NotANumberError, StoreDamagedError, ValueTooLargeError
+from prefork.errors import NotANumberError, StoreDamagedError, StoreFullError, ValueTooLargeError
+from prefork.shared.local.cells import NOWHERE
 from prefork.shared.local.queue import HEAD, HEAD_BYTES
 from prefork.shared.store import Stats, When
 from prefork.shared.values import INTEGER
@@ -66,8 +67,11 @@ class LmdbSpace:
     def _find_columns(self) -> None:
         store = self._store
         store.open()
-        self._hit = store.numbers_of.column(b"\x01hits\0" + self._name)
-        self._miss = store.numbers_of.column(b"\x01misses\0" + self._name)
+        try:
+            self._hit = store.numbers_of.column(b"\x01hits\0" + self._name)
+            self._miss = store.numbers_of.column(b"\x01misses\0" + self._name)
+        except StoreFullError:  # too many names, or no room to write one: a read goes on, uncounted
+            self._hit = self._miss = NOWHERE
         self._epoch = store.epoch
 
     def _damaged(self, error: Exception) -> StoreDamagedError:

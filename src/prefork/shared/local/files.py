@@ -35,6 +35,7 @@ from prefork.errors import SharedError, StoreDamagedError, StoreFullError, Store
 from prefork.shared.place import Place, Tenancy, move_in, older_generations
 
 _MEGA: Final = 2**20
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READERS: Final = 1024
 """Read transactions at one moment: one for each thread that reads. LMDB's own 126 is few for 64 workers with threads."""
 _LOCK_FILE_BYTES: Final = 8192 + 64 * _READERS
@@ -94,23 +95,36 @@ class Files:
         try:
             os.posix_fallocate(fd, begin, length)
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            if error.errno not in _NO_ROOM:
                 raise StoreUnavailableError(f"shared store {self.path}: {error.strerror}") from error
-            free = shutil.disk_usage(self.path).free / _MEGA
-            raise StoreFullError(
-                f"shared store {self.path}: {length / _MEGA:.0f} MB are wanted and {free:.0f} MB are free there: "
-                "ask for less (size_mb), or give a directory with more room (lmdb:///path)"
-            ) from error
+            raise self._no_room(length) from error
+
+    def _no_room(self, length: int) -> StoreFullError:
+        free = shutil.disk_usage(self.path).free / _MEGA
+        return StoreFullError(
+            f"shared store {self.path}: {length / _MEGA:.0f} MB are wanted and {free:.0f} MB are free there: "
+            "ask for less (size_mb), or give a directory with more room (lmdb:///path)"
+        )
 
     def _open_or_begin_anew(self) -> Any:
         try:
             return self._open()
         except StoreDamagedError:
-            if self._options.damaged != "clear" or not self._tenancy.is_alone():
+            if not self.may_begin_anew():
                 raise
-            for name in ("data.mdb", "lock.mdb", "usage", "cells"):
+            for name in ("data.mdb", "lock.mdb"):
                 (self.path / name).unlink(missing_ok=True)
+            self.forget_pages()
             return self._open()
+
+    def may_begin_anew(self) -> bool:
+        """Whether what is damaged may be taken away: the user wants it, and nobody else uses it."""
+        return self._options.damaged == "clear" and self._tenancy.is_alone()
+
+    def forget_pages(self) -> None:
+        """Remove what lies beside LMDB: it will be made anew."""
+        for name in ("usage", "cells"):
+            (self.path / name).unlink(missing_ok=True)
 
     def _open(self) -> Any:
         data = self.path / "data.mdb"
@@ -132,9 +146,9 @@ class Files:
                 )
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError, lmdb.PanicError) as error:
             raise self.damaged(error) from error
-        except lmdb.DiskError as error:
-            raise StoreFullError(f"shared store {self.path}: {error}") from error
         except (lmdb.Error, OSError) as error:
+            if getattr(error, "code", getattr(error, "errno", 0)) in _NO_ROOM:
+                raise self._no_room(self.map_bytes) from error
             raise StoreUnavailableError(f"shared store {self.path}: {error}") from error
         try:
             self.map_bytes = env.info()["map_size"]

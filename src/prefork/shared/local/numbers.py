@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork.errors import StoreFullError
-from prefork.shared.local.cells import COLUMNS, Cells
+from prefork.shared.local.cells import COLUMNS, NOWHERE, Cells
 
 if TYPE_CHECKING:
     from prefork.shared.local.store import LmdbStore
@@ -86,7 +86,7 @@ def _give_out(txn: Any, key: bytes, *, is_float: bool) -> bytes:
     if record is not None:  # another process was first
         return record
     column = int(txn.get(_LAST, b"0")) + 1
-    if column >= COLUMNS:
+    if column >= NOWHERE:
         raise StoreFullError(
             f"{COLUMNS} counters and metrics are all that a store has room for: use fewer names or labels, or entries "
             "of a cache (`Cache.increment`)"

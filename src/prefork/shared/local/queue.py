@@ -7,7 +7,9 @@ paging experiment with the Multics system": CLOCK, or FIFO with a second chance)
 
 * Full means pages, not bytes: what LMDB has in use, with all its overhead, may be `_FULL` of the map. The rest is for
   copies: each transaction writes new pages, and those that a reader may still see are not used again.
-* A `set` moves `_MOST_MOVES` records at most for each one that goes: a bound on how long others wait for the write lock.
+* A `set` moves `_MOST_MOVES` records at most; the next one looks further, and until then the store may be a little over its limit.
+  So there is a bound on how long others wait for the write lock, and on the pages that one transaction writes, some 40. What
+  is larger than a 256th of the store is not moved: it has one chance.
 * What has expired goes when its turn comes, marked or not.
 * The queue is appended to at one end and eaten from the other, so its pages are full. Rejected, after measuring: records in order
   of their keys, with SIEVE. One that goes leaves a hole among others; LMDB joins pages only below a quarter full, and the
@@ -32,6 +34,8 @@ HEAD: Final = struct.Struct("<dIH")
 HEAD_BYTES: Final = HEAD.size
 _QUEUE: Final = b"\xff"
 _FULL: Final = 0.85
+_TOO_FULL: Final = 0.93
+"""Past it wanted entries go, too. A lap of the queue in which all are wanted needs a 16th of the store on top of `_FULL`."""
 _MOST_MOVES: Final = 16
 _PAGE_BYTES: Final = 4096
 _BATCH: Final = 500
@@ -55,6 +59,8 @@ class Queue:
         self._count = usage.count
         self._clock = clock
         self.limit_bytes = int(map_bytes * _FULL)
+        self._hard_limit_bytes = int(map_bytes * _TOO_FULL)
+        self._most_moved_bytes = map_bytes // 256
 
     def recover(self, env: Any) -> None:
         """Find out what the next number is, if the page is new. The caller is setting up."""
@@ -125,8 +131,11 @@ class Queue:
         that is over its limit comes back below it with each `set`.
         """
         evicted = gone_bytes = 0
-        while self.bytes_in_use(txn) > self.limit_bytes and (evicted < 8 or gone_bytes < 2 * new_bytes):
-            size = self._evict_one(txn, newest)
+        moves = _MOST_MOVES
+        while (in_use := self.bytes_in_use(txn)) > self.limit_bytes and (
+            evicted < 8 or gone_bytes < 2 * new_bytes
+        ):
+            size, moves = self._evict_one(txn, newest, moves, is_urgent=in_use > self._hard_limit_bytes)
             if size == 0:
                 break
             gone_bytes += size
@@ -134,32 +143,35 @@ class Queue:
         return evicted
 
     def evict_some(self, txn: Any) -> int:
-        """Let a few entries go, however full it is."""
-        return sum(self._evict_one(txn, b"") > 0 for _ in range(_MOST_MOVES))
+        """Let a few entries go, however full it is, and move none: a transaction that needs few pages itself."""
+        return sum(self._evict_one(txn, b"", 0, is_urgent=True)[0] > 0 for _ in range(8))
 
-    def _evict_one(self, txn: Any, newest: bytes) -> int:
-        """Let the next one go; how many bytes it had, 0 if there is none."""
+    def _evict_one(self, txn: Any, newest: bytes, moves: int, *, is_urgent: bool) -> tuple[int, int]:
+        """Let the next one go, moving so many that are wanted at most: its bytes, 0 if none went; moves that are left.
+
+        Where all of those were wanted, none goes: the next `set` looks further. Unless it is urgent.
+        """
         now_s = self._clock()
-        moves = 0
         cursor = txn.cursor()
         while cursor.set_range(_QUEUE):
             place, record = cursor.item()
+            if place == newest:
+                return 0, moves  # it is the oldest, too: there is no other
             ends_s, mark, length = HEAD.unpack_from(record)
             full = record[HEAD_BYTES : HEAD_BYTES + length]
-            is_wanted = place == newest or (self._marks[mark] and ends_s > now_s)
-            if is_wanted and moves <= _MOST_MOVES:
-                moves += 1
+            is_wanted = self._marks[mark] and ends_s > now_s and len(record) <= self._most_moved_bytes
+            if not is_wanted or (moves == 0 and is_urgent):
                 cursor.delete()
-                moved, mark = self._next()
-                txn.put(moved, HEAD.pack(ends_s, mark, length) + record[HEAD_BYTES:], append=True)
-                txn.put(full, moved)
-                if place == newest:
-                    return 0  # it is the oldest, too: there is no other
-                continue
+                txn.delete(full)
+                return len(record), moves
+            if moves == 0:
+                return 0, 0
+            moves -= 1
             cursor.delete()
-            txn.delete(full)
-            return len(record)
-        return 0
+            moved, mark = self._next()
+            txn.put(moved, HEAD.pack(ends_s, mark, length) + record[HEAD_BYTES:], append=True)
+            txn.put(full, moved)
+        return 0, moves
 
     def clear(self, write: Callable[[Callable[[Any], bool]], bool], prefix: bytes) -> None:
         """Take all entries away whose full keys begin so, in transactions of their own, so that nobody waits long."""

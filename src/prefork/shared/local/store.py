@@ -30,7 +30,7 @@ from typing import Any, Final, TypeVar
 
 import lmdb
 
-from prefork.errors import SharedError, StoreError, StoreFullError, StoreUnavailableError
+from prefork.errors import SharedError, StoreDamagedError, StoreError, StoreFullError, StoreUnavailableError
 from prefork.shared.limits import take
 from prefork.shared.local.cells import Cells
 from prefork.shared.local.entries import LmdbSpace
@@ -93,9 +93,9 @@ class LmdbStore:
             self._inherited.append((self._files, self.usage, self.cells))
         self._start_afresh()
 
-    def _open_and_begin(self, *arguments: Any) -> Any:
+    def _open_and_begin(self, *arguments: Any, **options: Any) -> Any:
         self.open()
-        return self.begin(*arguments)
+        return self.begin(*arguments, **options)
 
     def open(self) -> None:
         """Open it in this process, if it is not open. Raises SharedError."""
@@ -105,11 +105,13 @@ class LmdbStore:
             files = Files(self.place, is_second=bool(self._inherited))
             try:
                 with files.setting_up():
-                    self.usage = Usage(files)
-                    self.cells = Cells(files)
-                    self.queue = Queue(self.usage, files.map_bytes, self.clock)
-                    self.queue.recover(files.env)
-                self.numbers_of = Numbers(self, self.cells)
+                    try:
+                        self._map_pages(files)
+                    except StoreDamagedError:
+                        if not files.may_begin_anew():
+                            raise
+                        files.forget_pages()
+                        self._map_pages(files)
             except BaseException:
                 files.close()
                 raise
@@ -117,6 +119,13 @@ class LmdbStore:
             self._files = files
             self.epoch = object()
             self.begin = files.env.begin
+
+    def _map_pages(self, files: Files) -> None:
+        self.usage = Usage(files)
+        self.cells = Cells(files)
+        self.queue = Queue(self.usage, files.map_bytes, self.clock)
+        self.queue.recover(files.env)
+        self.numbers_of = Numbers(self, self.cells)
 
     @property
     def files(self) -> Files:

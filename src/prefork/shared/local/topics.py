@@ -86,7 +86,8 @@ class Topics:
         path = folder / f"{os.getpid()}-{os.urandom(6).hex()}"
         aside = self._path / path.name
         try:
-            folder.mkdir(0o700, parents=True, exist_ok=True)
+            self._path.mkdir(0o700, exist_ok=True)
+            folder.mkdir(0o700, exist_ok=True)
             os.mkfifo(aside, 0o600)
             fd = os.open(aside, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             aside.rename(path)  # read from the first moment, so no speaker takes it for a dead one's
