@@ -155,6 +155,8 @@ class Crowd:
         found = []
         for pid in self.pids:
             data = _read_all(self._pipes[pid])
+            # Its pipe may be closed before its other files are: only its end says that all of them are.
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
             is_good, value = pickle.loads(data) if data else (True, None)  # noqa: S301  (our own child's)
             assert is_good, value
             found.append(value)
