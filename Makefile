@@ -24,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	if $$p $(is_new_enough); then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision test lint format types imports check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision bench-shared test lint format types imports check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -36,13 +36,16 @@ run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: bench-http bench-supervision ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
+bench: bench-http bench-supervision bench-shared ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
 
 bench-http: $(TEST_STAMP) ## the HTTP server alone: needs wrk, and golang and nginx for those two
 	$(BIN)/python -m benchmarks.http $(ARGS)
 
 bench-supervision: $(TEST_STAMP) ## the supervisor alone (ARGS="--quick kills")
 	$(BIN)/python -m benchmarks.supervision $(ARGS)
+
+bench-shared: $(TEST_STAMP) ## state that all workers see, beside Redis, diskcache and Manager (ARGS=--quick)
+	$(BIN)/python -m benchmarks.shared $(ARGS)
 
 lint: $(TEST_STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
