@@ -26,6 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import accumulate
 from multiprocessing.managers import SyncManager
 from pathlib import Path
@@ -215,7 +216,7 @@ def calls(bench: Bench) -> Iterator[Line]:
         for number in range(bench.scale.rounds):
             for name in sorted(subjects, reverse=bool(number % 2)):
                 make, count = subjects[name]
-                answer = forked(lambda make=make, count=count: measure(make, count))[0]
+                answer = forked(partial(measure, make, count))[0]
                 for what, value in zip(("get", "set", "add"), answer, strict=True):
                     found.setdefault(what, {}).setdefault(name, []).append(value)
         for what, goal_us in (("get", 2.0), ("set", 5.0), ("add", 6.0)):
@@ -246,8 +247,13 @@ def contended(bench: Bench) -> Iterator[Line]:
         cache = Cache(f"contended {number}", url=bench.url)
 
         def add(counter: Counter = counter) -> float:
+            def add_all(count: int) -> None:
+                one = counter.add
+                for _ in range(count):
+                    one()
+
             counter.add(0)
-            return timed_us(lambda count: [counter.add() for _ in range(count)][:0], count)
+            return timed_us(add_all, count)
 
         each_us += forked(add, 4)
         totals.append(counter.get())
@@ -284,6 +290,7 @@ def kills(bench: Bench) -> Iterator[Line]:
     workers: dict[int, tuple[int, int]] = {}
     lost = wrong = counted = 0
     waits_ms: list[float] = []
+    locks_ms: list[float] = []
 
     def work(serial: int, write: int) -> None:
         number = 0
@@ -315,10 +322,12 @@ def kills(bench: Bench) -> Iterator[Line]:
             pid = chance.choice(list(workers))
             crowds.pop(pid).kill(pid)
             begin = time.perf_counter()
-            with lock:
-                cache.set("probe", serial)
-            waits_ms.append((time.perf_counter() - begin) * 1000)
+            cache.set("probe", serial)
             wrong += cache.get("probe") != serial
+            waits_ms.append((time.perf_counter() - begin) * 1000)
+            begin = time.perf_counter()
+            with lock:
+                locks_ms.append((time.perf_counter() - begin) * 1000)
             killed, read = workers.pop(pid)
             acknowledged[killed] = _count(read)
             start(serial)
@@ -379,7 +388,7 @@ def once(bench: Bench) -> Iterator[Line]:
             time.sleep(0.02)
             return VALUE
 
-        forked(lambda number=number, make=make, cache=cache: cache.get_or_set(f"key {number}", make), 8)
+        forked(partial(cache.get_or_set, f"key {number}", make), 8)
         counts.append(computed.get())
     yield Line(
         f"get_or_set of a missing key by 8 processes: computations ({len(counts)} times)",
@@ -397,9 +406,7 @@ def zipf(bench: Bench) -> Iterator[Line]:
             weights = list(accumulate(1 / rank**skew for rank in range(1, keys + 1)))
             sequence = random.Random(5).choices(range(keys), cum_weights=weights, k=bench.scale.zipf)
             folder = bench.folder / f"zipf-{value_bytes}-{skew}"
-            answer = forked(
-                lambda folder=folder, sequence=sequence, size=value_bytes: _run(folder, sequence, size)
-            )
+            answer = forked(partial(_run, folder, sequence, value_bytes))
             hits, entries, largest_kb = answer[0]
             exact = _lru(sequence, entries)
             points = (hits - exact) / len(sequence) * 100
@@ -480,7 +487,11 @@ def _lru(sequence: Sequence[int], capacity: int) -> int:
 
 def rest(bench: Bench) -> Iterator[Line]:
     """What has no goal in the table: opening, locks, limits, topics, and silence."""
-    open_ms, lock_us, limit_us, heard_us, new_us = [], [], [], [], []
+    open_ms: list[float] = []
+    lock_us: list[float] = []
+    limit_us: list[float] = []
+    heard_us: list[float] = []
+    new_us: list[float] = []
     for number in range(bench.scale.rounds):
         folder = bench.folder / f"open-{number}"
 

@@ -12,11 +12,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import lmdb
-
 from prefork.errors import NotANumberError, StoreDamagedError, StoreFullError, ValueTooLargeError
 from prefork.shared.local.cells import NOWHERE
-from prefork.shared.local.queue import HEAD, HEAD_BYTES
+from prefork.shared.local.queue import HEAD
+from prefork.shared.local.quick import Get, Put, make_get, make_put
 from prefork.shared.store import Stats, When
 from prefork.shared.values import INTEGER
 
@@ -36,35 +35,19 @@ class LmdbSpace:
         self._store = store
         self._name = name
         self._prefix = b"e" + name + b"\0"
-        self._epoch: object = None
-        self._hit = self._miss = 0
+        self._hit = self._miss = NOWHERE
+        self._is_bound = False
+        self.get: Get = self._bind_and_get
+        self._put: Put = self._bind_and_put
 
-    def get(self, key: bytes) -> bytes | None:
-        store = self._store
-        full = self._prefix + key
-        record = place = None
-        try:
-            txn = store.begin()
-            place = txn.get(full)
-            if place is not None:
-                record = txn.get(place, b"")
-        except lmdb.Error as error:
-            raise store.translated(error) from error
-        if self._epoch is not store.epoch:
-            self._find_columns()
-        if record is not None:
-            try:
-                ends_s, mark, _ = HEAD.unpack_from(record)
-                if ends_s == math.inf or ends_s > store.clock():
-                    store.marks[mark] = 1
-                    store.row[self._hit] += 1
-                    return record[HEAD_BYTES + len(full) :]  # type: ignore[no-any-return]
-            except _WHAT_IS_BROKEN as error:
-                raise self._damaged(error) from error
-        store.row[self._miss] += 1
-        return None
+    # -- for each time that the store is opened --------------------------------------------------------
 
-    def _find_columns(self) -> None:
+    def unbind(self) -> None:
+        """The store is closed in this process: the next call opens it."""
+        self._is_bound = False
+        self.get, self._put = self._bind_and_get, self._bind_and_put
+
+    def _bind(self) -> None:
         store = self._store
         store.open()
         try:
@@ -72,15 +55,28 @@ class LmdbSpace:
             self._miss = store.numbers_of.column(b"\x01misses\0" + self._name)
         except StoreFullError:  # too many names, or no room to write one: a read goes on, uncounted
             self._hit = self._miss = NOWHERE
-        self._epoch = store.epoch
+        self.get = make_get(store, self._prefix, self._hit, self._miss)
+        self._put = make_put(store, self._prefix)
+        self._is_bound = True
+
+    def _bind_and_get(self, key: bytes) -> bytes | None:
+        self._bind()
+        return self.get(key)
+
+    def _bind_and_put(self, key: bytes, payload: bytes, ends_s: float) -> bool:
+        self._bind()
+        return self._put(key, payload, ends_s)
+
+    # -- entries ---------------------------------------------------------------------------------------
 
     def _damaged(self, error: Exception) -> StoreDamagedError:
         return self._store.files.damaged(error)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        if self._epoch is not self._store.epoch:
-            self._find_columns()
+        if not self._is_bound:
+            self._bind()
         store, prefix = self._store, self._prefix
+        marks = store.usage.marks
         found: list[bytes | None] = []
 
         def look(txn: Any) -> None:
@@ -90,7 +86,7 @@ class LmdbSpace:
                 if entry is None:
                     found.append(None)
                 else:
-                    store.marks[entry.mark] = 1
+                    marks[entry.mark] = 1
                     found.append(entry.payload)
 
         try:
@@ -98,14 +94,18 @@ class LmdbSpace:
         except _WHAT_IS_BROKEN as error:
             raise self._damaged(error) from error
         missed = found.count(None)
-        store.row[self._hit] += len(found) - missed
-        store.row[self._miss] += missed
+        store.cells.row[self._hit] += len(found) - missed
+        store.cells.row[self._miss] += missed
         return found
 
     def set(self, key: bytes, payload: bytes, ttl_s: float | None, when: When = When.ALWAYS) -> bool:
-        full = self._full(key, payload)
         store = self._store
+        if len(payload) > store.most_bytes:
+            self._refuse_large(payload)
         ends_s = math.inf if ttl_s is None else store.clock() + ttl_s
+        if when is When.ALWAYS and self._put(key, payload, ends_s):
+            return True
+        full = self._prefix + key
 
         def change(txn: Any) -> bool:
             if when is not When.ALWAYS:
@@ -134,16 +134,20 @@ class LmdbSpace:
         store = self._store
         evicted = store.queue.write(txn, full, payload, ends_s, is_used=is_used)
         if evicted:
-            store.row[store.numbers_of.evictions] += evicted
+            store.cells.row[store.numbers_of.evictions] += evicted
 
     def _full(self, key: bytes, payload: bytes) -> bytes:
-        limit = self._store.files.map_bytes // 8
-        if len(payload) > limit:
-            raise ValueTooLargeError(
-                f"a value of {len(payload)} bytes is larger than the store takes: an eighth of its size, {limit} bytes "
-                "(size_mb)"
-            )
+        if len(payload) > self._store.most_bytes:
+            self._refuse_large(payload)
         return self._prefix + key
+
+    def _refuse_large(self, payload: bytes) -> None:
+        self._store.open()  # what it takes is known when it is open
+        if len(payload) > self._store.most_bytes:
+            raise ValueTooLargeError(
+                f"a value of {len(payload)} bytes is larger than the store takes: an eighth of its size, "
+                f"{self._store.most_bytes} bytes (size_mb)"
+            )
 
     def swap(self, key: bytes, expected: bytes, payload: bytes, ttl_s: float | None) -> bool:
         full = self._full(key, payload)
@@ -238,8 +242,8 @@ class LmdbSpace:
 
     def stats(self) -> Stats:
         store = self._store
-        if self._epoch is not store.epoch:
-            self._find_columns()
+        if not self._is_bound:
+            self._bind()
         cells = store.cells
         return Stats(
             hits=int(cells.value(self._hit, is_float=False)),

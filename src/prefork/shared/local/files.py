@@ -142,6 +142,7 @@ class Files:
                     metasync=self._options.sync,
                     readahead=False,
                     meminit=False,
+                    max_spare_txns=1,  # a read that finds one takes no lock: 0.2 µs less
                     mode=0o600,
                 )
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError, lmdb.PanicError) as error:
@@ -193,10 +194,12 @@ class Files:
             "?damaged=clear behind its URL, to begin empty"
         )
 
-    def close(self) -> None:
-        """Let go of all of it in this process; a forked copy is left alone (see `forsake`)."""
+    def close(self, *, is_leaving: bool = True) -> Tenancy:
+        """Close LMDB in this process, and use the directory no more, unless not `is_leaving`: then what is returned uses it."""
         self.env.close()
-        self._leave()
+        if is_leaving:
+            self._leave()
+        return self._tenancy
 
     def _leave(self) -> None:
         self._tenancy.leave(is_kept=not self._options.is_anonymous)

@@ -1,8 +1,9 @@
 r"""The store of one machine, as one process uses it: LMDB opened behind the fork, and what lies beside it.
 
-The object itself survives forks: what it has opened is dropped in the child, and the next call opens it anew. LMDB's handle
-is closed there only if the parent had no other thread: an inherited transaction of such a thread would be ended with it, in the
-reader table that all share, while the parent still reads. `begin` is the switch: LMDB's own when
+The object itself survives forks. Nothing of LMDB may cross one: a process without other threads closes it before, and the next
+call on either side opens it anew (0.3 ms). Where there are threads, one of them may be reading, so it stays open, and the
+child keeps its copy for ever and opens another: to close the copy would end, in the reader table that all share, what the
+parent still reads. `begin` is the switch: LMDB's own when
 the store is open, and `_open_and_begin` when it is not, so that a `get` asks nothing.
 
 One database holds everything; the first byte of a key says what it is. Rejected: a named database for each kind. Each
@@ -40,7 +41,7 @@ from prefork.shared.local.numbers import Numbers
 from prefork.shared.local.queue import Queue
 from prefork.shared.local.topics import Topics
 from prefork.shared.local.usage import Usage
-from prefork.shared.place import Place
+from prefork.shared.place import Place, Tenancy
 from prefork.shared.store import Bucket, Hold, Space, Subscription, Verdict, Waiter, Window
 
 _T = TypeVar("_T")
@@ -64,34 +65,43 @@ class LmdbStore:
         is_lasting = not place.options.is_anonymous
         self.clock: Callable[[], float] = time.time if is_lasting else _boot_clock()
         self._inherited: list[object] = []
-        self._is_alone = False
+        self._spaces: dict[bytes, LmdbSpace] = {}
+        self._locks: FifoLocks | None = None
+        self._topics: Topics | None = None
+        self._tenancy: Tenancy | None = None
         self._start_afresh()
-        os.register_at_fork(before=self._look_around, after_in_child=self._forsake)
+        os.register_at_fork(before=self._close_before_fork, after_in_child=self._forsake)
 
     # -- opening ----------------------------------------------------------------------------------
 
     def _start_afresh(self) -> None:
         self._opening = threading.Lock()
         self._files: Files | None = None
-        self._locks: FifoLocks | None = None
-        self._topics: Topics | None = None
         self.begin: Callable[..., Any] = self._open_and_begin
-        self.epoch = object()
-        """Another one whenever the store is opened anew: whoever keeps something of it compares."""
+        self.most_bytes = 0
+        """Largest payload; 0 until the store is open."""
+        for space in self._spaces.values():
+            space.unbind()
 
-    def _look_around(self) -> None:
-        """Before a fork."""
-        self._is_alone = threading.active_count() == 1
+    def _close_before_fork(self) -> None:
+        """Before a fork. What other threads may be using stays open, and the child inherits it."""
+        if self._files is not None and threading.active_count() == 1:
+            self._tenancy = self._files.close(is_leaving=False)
+            self.cells.close()
+            self._start_afresh()
 
     def _forsake(self) -> None:
-        """In a fork. What is not closed is kept for ever, or it would be closed when it is destroyed."""
+        """In a fork. What was inherited is kept for ever, or it would be closed when it is destroyed."""
         if self._locks is not None:
             self._locks.forsake()
+            self._locks = None
+        self._topics = None
         if self._files is not None:
-            if self._is_alone:
-                self._files.env.close()
             self._inherited.append((self._files, self.usage, self.cells))
         self._start_afresh()
+        if self._tenancy is not None:
+            self._tenancy.leave()  # a copy
+            self._tenancy = None
 
     def _open_and_begin(self, *arguments: Any, **options: Any) -> Any:
         self.open()
@@ -115,10 +125,12 @@ class LmdbStore:
             except BaseException:
                 files.close()
                 raise
-            self.marks, self.row = self.usage.marks, self.cells.row
             self._files = files
-            self.epoch = object()
+            self.most_bytes = files.map_bytes // 8
             self.begin = files.env.begin
+            if self._tenancy is not None:
+                self._tenancy.leave(is_kept=True)  # the new one holds the place
+                self._tenancy = None
 
     def _map_pages(self, files: Files) -> None:
         self.usage = Usage(files)
@@ -140,6 +152,8 @@ class LmdbStore:
         with self._opening:
             files, self._files = self._files, None
             self.begin = self._open_and_begin
+            for space in self._spaces.values():
+                space.unbind()
         if files is not None:
             self.cells.close()
             files.close()
@@ -212,7 +226,7 @@ class LmdbStore:
     # -- entries ----------------------------------------------------------------------------------
 
     def space(self, name: bytes) -> Space:
-        return LmdbSpace(self, name)
+        return self._spaces.setdefault(name, LmdbSpace(self, name))
 
     # -- numbers and texts ------------------------------------------------------------------------
 
