@@ -10,7 +10,7 @@ from prefork.errors import (
     SharedError,
     ValueTooLargeError,
 )
-from prefork.shared import Cache, SharedDict
+from prefork.shared import Cache, Serialiser, SharedDict
 from tests.shared.worlds import World
 
 
@@ -267,6 +267,31 @@ def test_json_stores_what_json_can(world: World) -> None:
     for value in ({1, 2}, float("nan")):
         with pytest.raises(NotSerialisableError):
             cache.set("key", value)
+
+
+def test_msgspec_stores_what_it_can(world: World) -> None:
+    """What MessagePack can say, bytes too; and it refuses the rest."""
+    pytest.importorskip("msgspec")
+    cache = cache_in(world, serialise="msgspec")
+    cache.set("key", {"a": [1, None, b"x"]})
+    assert cache.get("key") == {"a": [1, None, b"x"]}
+    with pytest.raises(NotSerialisableError):
+        cache.set("key", object())
+
+
+def test_a_serialiser_of_ones_own(world: World) -> None:
+    """Any two functions, and a mark that is its own."""
+    upper = Serialiser("upper", b"U", lambda value: value.upper().encode(), lambda data: data.decode())
+    cache = cache_in(world, serialise=upper)
+    cache.set("key", "text")
+    assert cache.get("key") == "TEXT"
+    for wrong in (
+        "yaml",
+        Serialiser("x", b"b", str.encode, bytes.decode),
+        Serialiser("x", b"xx", str.encode, bytes.decode),
+    ):
+        with pytest.raises(ConfigError, match="serialiser"):
+            cache_in(world, serialise=wrong)
 
 
 def test_an_error_is_a_miss_by_option(world: World, caplog: pytest.LogCaptureFixture) -> None:
