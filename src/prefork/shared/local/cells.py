@@ -2,7 +2,7 @@
 
 Rules:
 
-* A row is written by one process alone, the one that holds the record lock on its byte of the file (fcntl(2)). The kernel takes
+* A row is written by one process alone, the one that holds the record lock on its byte of the file `rows` (fcntl(2)). The kernel takes
   that lock back however the process ends; the next process takes the row over *with what stands in it*. So nothing is lost with
   a process, and there are never more rows than there were processes at one time.
 * A number is the sum of its column, less what stands in row 0, the row of resets, which is written under LMDB's write lock.
@@ -12,8 +12,9 @@ Rules:
 Rejected: one word for all, in an LMDB transaction. 2.8 µs, but one after the other: four processes that add at the same time
 wait 11 µs each. A row of one's own costs 0.3 µs, whoever else adds.
 
-Closing any descriptor of the file would drop this process's lock, so it is opened once and stays open. A fork has no lock
-and forgets the row (`store.py`).
+Closing *any* descriptor of a file drops all locks that the process has on it. So the locks are on a file of their own, which is
+opened once: `cells` itself is mapped, and Python's mmap has a descriptor too, which it closes when it is collected, in a fork as
+well. A fork has no lock, and forgets the row (`store.py`).
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ NOWHERE: Final = COLUMNS - 1
 """A column that means nothing, for what cannot be counted."""
 ROW_BYTES: Final = COLUMNS * 8
 MOST_PROCESSES: Final = 1024
-_LOCKS_AT: Final = 2**40
-"""Record locks lie beyond what is mapped, where no byte is."""
 
 
 class Cells:
@@ -51,13 +50,20 @@ class Cells:
         """Take a row; the caller is setting up, so that nobody else does at the same time. Raises SharedError."""
         self._files = files
         self._lock = threading.Lock()
-        self._fd = files.open_file("cells")
         total = _HEADER_BYTES + (MOST_PROCESSES + 1) * ROW_BYTES
-        is_new = os.fstat(self._fd).st_size != total
-        if is_new:
-            os.ftruncate(self._fd, total)
-            files.reserve(self._fd, 0, _HEADER_BYTES + ROW_BYTES)
-        self._map = mmap.mmap(self._fd, total)
+        fd = files.open_file("cells")
+        try:
+            is_new = os.fstat(fd).st_size != total
+            if is_new:
+                os.ftruncate(fd, total)
+                files.reserve(fd, 0, _HEADER_BYTES + ROW_BYTES)
+            self._map = mmap.mmap(fd, total)
+            self._map_and_take_row(fd, is_new=is_new)
+        finally:
+            os.close(fd)
+
+    def _map_and_take_row(self, fd: int, *, is_new: bool) -> None:
+        files = self._files
         view = memoryview(self._map)
         self._header = view[:_HEADER_BYTES].cast("Q")
         if is_new:
@@ -66,28 +72,33 @@ class Cells:
             raise StoreDamagedError(f"shared store {files.path}: its cells are of another version: remove it")
         self._ints = view[_HEADER_BYTES:].cast("q")
         self._floats = view[_HEADER_BYTES:].cast("d")
-        row = self._take_row()
+        self._locks_fd = files.open_file("rows")
+        try:
+            row = self._take_row(fd)
+        except BaseException:
+            os.close(self._locks_fd)
+            raise
         self.row = self._ints[row * COLUMNS : (row + 1) * COLUMNS]
         """This process's integers. For one who is alone in writing to a column, or need not be exact among threads."""
         self._float_row = self._floats[row * COLUMNS : (row + 1) * COLUMNS]
 
-    def _take_row(self) -> int:
+    def _take_row(self, fd: int) -> int:
         for row in range(1, MOST_PROCESSES + 1):
             try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _LOCKS_AT + row)
+                fcntl.lockf(self._locks_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
             except OSError as error:
                 if error.errno not in {errno.EAGAIN, errno.EACCES}:
                     raise
                 continue
             if row >= self._header[_ROWS_WORD]:
-                self._files.reserve(self._fd, _HEADER_BYTES + row * ROW_BYTES, ROW_BYTES)
+                self._files.reserve(fd, _HEADER_BYTES + row * ROW_BYTES, ROW_BYTES)
                 self._header[_ROWS_WORD] = row + 1
             return row
         raise StoreFullError(f"shared store {self._files.path}: {MOST_PROCESSES} processes use it already")
 
     def close(self) -> None:
         """Give the row to the next process. Its page stays mapped for whoever still looks at it."""
-        os.close(self._fd)
+        os.close(self._locks_fd)
 
     def add(self, column: int, amount: int) -> None:
         """Add to an integer. Raises NotANumberError where 64 bits do not hold it."""

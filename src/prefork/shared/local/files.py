@@ -4,7 +4,7 @@
     setup       held while one process makes or mends what is here
     data.mdb, lock.mdb                                                 LMDB's
     usage       which entries were read, the next number               usage.py
-    cells       a row of numbers for each process                      cells.py
+    cells, rows a row of numbers for each process, and who has which   cells.py
     locks/      a FIFO for each lock that is held                      locks.py
     topics/     a FIFO for each listener                               topics.py
 
@@ -92,6 +92,9 @@ class Files:
 
     def reserve(self, fd: int, begin: int, length: int) -> None:
         """Have the file system keep memory for a part of a file. Raises StoreFullError."""
+        status = os.fstat(fd)
+        if begin == 0 and status.st_size >= length and status.st_blocks * 512 >= status.st_size:
+            return  # there are no holes: it need not look at each page, which takes milliseconds
         try:
             os.posix_fallocate(fd, begin, length)
         except OSError as error:
