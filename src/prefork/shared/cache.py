@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from prefork.errors import ConfigError, LockTimeoutError, SharedError, StoreError
 from prefork.shared.face import Deadline, Face, check_ttl, key_bytes, name_bytes, wait_for
-from prefork.shared.store import KEY_BYTES, Hold, Space, Stats, When
+from prefork.shared.store import Hold, Space, Stats, When
 from prefork.shared.values import RAW, Serialiser, decode, encode, serialiser
 
 _T = TypeVar("_T")
@@ -81,15 +81,14 @@ class Cache(Face):
         """The value, or `default`."""
         try:
             encoded = key.encode() if type(key) is str else key_bytes(key)
-            if not 0 < len(encoded) <= KEY_BYTES:
-                key_bytes(encoded)  # says what is wrong
             payload = (self._space or self.space).get(encoded)
-            if payload is None:
-                return default
-            # Bytes are the quick case: no call, no copy but one.
-            return payload[1:] if payload[0] == RAW else decode(payload, self._serialiser)
+            if payload is not None:
+                # Bytes are the quick case: no call, no copy but one.
+                return payload[1:] if payload[0] == RAW else decode(payload, self._serialiser)
+            key_bytes(encoded)  # what cannot be a key was never stored: looked at now, a hit need not be
         except SharedError as error:
             return self._tolerate(error, default)
+        return default
 
     def set(self, key: str | bytes, value: Any, ttl_s: Ttl = DEFAULT) -> bool:
         """Store it; True, or False where a failure is taken for a miss."""

@@ -31,16 +31,18 @@ def make_get(store: LmdbStore, prefix: bytes, hit: int, miss: int) -> Get:
     def get(key: bytes) -> bytes | None:
         full = prefix + key
         try:
-            txn = begin()
-            place = txn.get(full)
+            look = begin().get
+            place = look(full)
             if place is not None:
-                record = txn.get(place)
+                record = look(place)
                 ends_s, mark, length = unpack(record)
                 if ends_s == forever or ends_s > clock():
                     marks[mark] = 1
                     # One bytecode after the other, without a call between: no other thread of this process comes in.
                     row[hit] += 1
                     return record[head_bytes + length :]  # type: ignore[no-any-return]
+        except lmdb.BadValsizeError:  # longer than any key that is there
+            return None
         except lmdb.Error as error:
             raise store.translated(error) from error
         except (
