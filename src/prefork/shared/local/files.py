@@ -32,7 +32,8 @@ from typing import Any, Final
 import lmdb
 
 from prefork.errors import SharedError, StoreDamagedError, StoreFullError, StoreUnavailableError
-from prefork.shared.place import Place, Tenancy, move_in, older_generations
+from prefork.shared.place import Place, older_generations
+from prefork.shared.tenancy import Tenancy, move_in
 
 _MEGA: Final = 2**20
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -41,8 +41,9 @@ from prefork.shared.local.numbers import Numbers
 from prefork.shared.local.queue import Queue
 from prefork.shared.local.topics import Topics
 from prefork.shared.local.usage import Usage
-from prefork.shared.place import Place, Tenancy
+from prefork.shared.place import Place
 from prefork.shared.store import Bucket, Hold, Space, Subscription, Verdict, Waiter, Window
+from prefork.shared.tenancy import Tenancy
 
 _T = TypeVar("_T")
 
