@@ -217,11 +217,11 @@ class Prefork(FleetOptions):
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
         inheritance = inherit(os.environ)
-        shared = self._take_place(logger, is_upgrade=inheritance.ready_fd >= 0)
         count = self.worker_count()
         with contextlib.ExitStack() as left_open:
-            if shared is not None:
-                left_open.callback(shared.close)
+            place = self._take_place(logger, is_upgrade=inheritance.ready_fd >= 0)
+            if place is not None:
+                left_open.callback(place.close)
             listeners = ListenerSet.open(
                 addresses,
                 reuseport=self.reuseport,

@@ -487,6 +487,32 @@ def test_rows_are_taken_over(made: Callable[..., LmdbStore], directory: Path) ->
     assert len(sizes) == 1
 
 
+def test_a_writer_that_dies_in_the_middle_leaves_neither_lock_nor_half_a_write(
+    made: Callable[..., LmdbStore],
+) -> None:
+    """Killed with the write lock held and pages changed: the next write goes through, on what was before."""
+    store = made()
+    space = store.space(b"x")
+    space.set(b"key", b"b1", None)
+
+    def die() -> None:
+        def change(txn: object) -> None:
+            store.queue.write(txn, b"ex\0key", b"b2", 9e99)
+            store.queue.write(txn, b"ex\0other", b"b2", 9e99)
+            os.kill(os.getpid(), 9)
+
+        store.write(change)
+
+    for number in range(5):
+        with Crowd() as crowd:
+            crowd.add(die)
+            assert crowd.answers() == [None]
+        assert space.get(b"key") == b"b1"
+        assert space.get(b"other") is None
+        assert space.set(b"after %d" % number, b"b", None)
+    assert len(list(space.keys())) == 6
+
+
 def test_a_reader_that_died_keeps_nothing_from_being_used_again(
     made: Callable[..., LmdbStore], crowd: Crowd
 ) -> None:
