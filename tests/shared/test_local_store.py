@@ -26,7 +26,7 @@ from prefork.errors import (
     StoreUnavailableError,
     ValueTooLargeError,
 )
-from prefork.shared import Cache, Counter, Lock, Topic
+from prefork.shared import Cache, Counter, Lock, Topic, power
 from prefork.shared.local import topics
 from prefork.shared.local.cells import COLUMNS
 from prefork.shared.local.store import LmdbStore
@@ -256,6 +256,31 @@ def test_damage_is_cleared_by_option(made: Callable[..., LmdbStore], directory: 
     assert space.get(b"1") is None
     space.set(b"key", b"bvalue", None)
     assert space.get(b"key") == b"bvalue"
+
+
+def test_a_store_in_use_when_the_machine_stopped_is_suspect(
+    made: Callable[..., LmdbStore], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `sync` nobody knows which pages were written: it is told, or begun anew by option."""
+    folder = directory / "store"
+    made().space(b"x").set(b"key", b"b1", None)
+    assert (folder / "boot").read_text() == power.boot_id()
+    with Crowd() as crowd:  # one that is killed leaves the file there
+        crowd.add(lambda: (made().space(b"x").set(b"key", b"b2", None), os.kill(os.getpid(), 9)))
+        made()
+        assert not (folder / "boot").exists(), "the last who left put it in order"
+        crowd.answers()
+    assert (folder / "boot").exists()
+    monkeypatch.setattr(power, "boot_id", lambda: "another life")
+    store = made()
+    with pytest.raises(StoreDamagedError, match="machine stopped"):
+        store.space(b"x").get(b"key")
+    assert made("size_mb=4&sync=1").space(b"x").get(b"key") == b"b2"
+    store = made()  # the last one left it in order
+    assert store.space(b"x").get(b"key") == b"b2"
+    monkeypatch.setattr(power, "boot_id", lambda: "a third life")
+    monkeypatch.setattr(power, "settle", lambda _folder: None)
+    assert made("size_mb=4&damaged=clear").space(b"x").get(b"key") is None
 
 
 @pytest.mark.parametrize("what", ["usage of another version", "cells of another version"])

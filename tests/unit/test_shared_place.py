@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,31 @@ def test_the_last_one_who_leaves_removes_the_directory(memory: Path) -> None:
     assert list(memory.iterdir()) == []
     with pytest.raises(StoreUnavailableError, match="removed"):
         tenancy.move_in(guest.path)
+
+
+def test_a_process_without_a_master_leaves_nothing(
+    python_script: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its own store goes with it, though it has forked in between."""
+    script = python_script(
+        """
+        import os
+        from prefork.shared import Cache
+
+        cache = Cache("x")
+        cache.set("key", 1)
+        if os.fork() == 0:
+            cache.set("key", 2)
+            os._exit(0)
+        os.wait()
+        print(cache.get("key"), cache.store.place.path)
+        """
+    )
+    words = [sys.executable, str(script)]
+    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=30)
+    value, path = ended.stdout.split()
+    assert value == "2"
+    assert not Path(path).exists()
 
 
 def test_a_directory_of_the_users_own_is_kept(memory: Path) -> None:

@@ -13,6 +13,7 @@ Runs in the master too: nothing here imports lmdb, starts a thread, or opens a s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from prefork.errors import ConfigError, StoreUnavailableError
+from prefork.shared.power import settle
 from prefork.shared.tenancy import Tenancy, build, is_of_this_format, move_in, remove_leftovers
 
 VARIABLE: Final = "PREFORK_SHARED"
@@ -176,10 +178,12 @@ class MasterPlace:
         return taken
 
     def close(self) -> None:
-        """The fleet is over: remove the directory, unless another master, or an orphan, uses it."""
+        """The fleet is over: remove the directory, or write a lasting one to its disk; unless somebody else uses it."""
         if self._tenancy is not None:
             self._tenancy.leave()
             self._tenancy = None
+        else:
+            _settle(parse(self.url))
         if os.environ.get(VARIABLE) == self.url:
             if self._before is None or parse(self._before).options.is_anonymous:
                 del os.environ[VARIABLE]
@@ -214,10 +218,10 @@ def _join_own() -> Tenancy | None:
 def default_place() -> Place:
     """The default store: the master's, or the user's, or one of this process alone. Any process."""
     said = os.environ.get(VARIABLE)
-    return settle(parse(said or DEFAULT))
+    return located(parse(said or DEFAULT))
 
 
-def settle(place: Place) -> Place:
+def located(place: Place) -> Place:
     """Give `lmdb://` its directory: the master's, else one of this process and those that it forks."""
     if place.scheme != "lmdb" or place.path:
         return place
@@ -228,6 +232,18 @@ def settle(place: Place) -> Place:
 
 def _at(place: Place, tenancy: Tenancy) -> Place:
     return replace(place, path=tenancy.path, options=replace(place.options, is_anonymous=True))
+
+
+def _settle(place: Place) -> None:
+    if place.scheme != "lmdb" or not Path(place.path, "boot").exists():
+        return
+    with contextlib.suppress(
+        StoreUnavailableError, OSError
+    ):  # the next one who opens it finds it suspect, and says so
+        tenancy = move_in(place.path)
+        if tenancy.is_alone():
+            settle(Path(place.path))
+        tenancy.leave(is_kept=True)
 
 
 def _inherited(environ: Mapping[str, str]) -> Place | None:
