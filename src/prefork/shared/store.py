@@ -18,9 +18,11 @@ Not here: serialising (`values.py`), one computation for many (`cache.py`), whic
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
+
+from prefork.shared.values import Serialiser
 
 KEY_BYTES: Final = 400
 """Longest key. LMDB takes 511, of which the name of the space and our own marks need some."""
@@ -128,6 +130,15 @@ class Space(Protocol):
 
     def stats(self) -> Stats:
         """What has been counted."""
+        ...
+
+
+@runtime_checkable
+class HasReader(Protocol):
+    """A space that has a quicker way to a value than by its payload."""
+
+    def reader(self, using: Serialiser) -> Callable[[bytes], Any]:
+        """A function from a key to its value, or `values.MISSING`; to be kept, in forks too. Counts as `get` does."""
         ...
 
 

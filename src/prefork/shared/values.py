@@ -15,12 +15,15 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from prefork.errors import ConfigError, NotSerialisableError
 
 RAW: Final = 0x62  # b"b"
 INTEGER: Final = 0x69  # b"i"
+MISSING: Final = object()
+"""Stands for what is not there, where None is a value."""
 _RAW_MARK: Final = b"b"
 _INTEGER_MARK: Final = b"i"
 
@@ -35,10 +38,12 @@ class Serialiser:
     loads: Callable[[bytes], Any]
 
 
+@lru_cache(maxsize=1)
 def _pickle() -> Serialiser:
     return Serialiser("pickle", b"p", lambda value: pickle.dumps(value, 5), pickle.loads)
 
 
+@lru_cache(maxsize=1)
 def _json() -> Serialiser:
     def dumps(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
@@ -46,6 +51,7 @@ def _json() -> Serialiser:
     return Serialiser("json", b"j", dumps, json.loads)
 
 
+@lru_cache(maxsize=1)
 def _msgspec() -> Serialiser:
     try:
         import msgspec.msgpack as packed  # noqa: PLC0415  (by choice only)

@@ -39,6 +39,7 @@ from prefork.shared.local.files import Files, leave
 from prefork.shared.local.locks import FifoLocks
 from prefork.shared.local.numbers import Numbers
 from prefork.shared.local.queue import Queue
+from prefork.shared.local.quick import WHAT_IS_BROKEN
 from prefork.shared.local.topics import Topics
 from prefork.shared.local.usage import Usage
 from prefork.shared.place import Place
@@ -216,7 +217,13 @@ class LmdbStore:
 
     def translated(self, error: Exception) -> SharedError:
         """An error of LMDB as one of ours."""
-        damage = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError)
+        damage = (
+            lmdb.CorruptedError,
+            lmdb.PageNotFoundError,
+            lmdb.PanicError,
+            lmdb.InvalidError,
+            *WHAT_IS_BROKEN,
+        )
         if isinstance(error, damage):
             return self.files.damaged(error)
         if isinstance(error, lmdb.ReadersFullError):
