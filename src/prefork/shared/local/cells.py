@@ -10,7 +10,7 @@ Rules:
 * Threads of one process share its row, under a lock of this process.
 
 Rejected: one word for all, in an LMDB transaction. 2.8 µs, but one after the other: four processes that add at the same time
-wait 11 µs each. A row of one's own costs 0.3 µs, whoever else adds.
+wait 11 µs each. A row of one's own costs 0.4 µs, whoever else adds.
 
 Closing *any* descriptor of a file drops all locks that the process has on it. So the locks are on a file of their own, which is
 opened once: `cells` itself is mapped, and Python's mmap has a descriptor too, which it closes when it is collected, in a fork as
