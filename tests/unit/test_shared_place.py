@@ -182,6 +182,25 @@ def test_an_upgrade_that_wants_another_size_or_nothing_kept_begins_anew(
     assert list(memory.iterdir()) == []
 
 
+def test_an_empty_variable_says_nothing(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an unset one: so it can be switched off where it is inherited."""
+    monkeypatch.setenv(place.VARIABLE, "")
+    taken = MasterPlace.take(None, is_upgrade=False)
+    assert taken.url.startswith("lmdb:///")
+    taken.close()
+
+
+def test_without_lmdb_one_line_says_what_to_install() -> None:
+    """The extra is missing: a clear error at the first use, not at import."""
+    code = (
+        "import sys; sys.modules['lmdb'] = None\nfrom prefork.shared import Cache\nfrom prefork import ConfigError\n"
+        "try: Cache('x').get('y')\nexcept ConfigError as error: print(error)"
+    )
+    words = [sys.executable, "-c", code]
+    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=30)
+    assert "pip install prefork[shared]" in ended.stdout
+
+
 def test_what_the_user_said_is_left_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis for all: the master changes nothing."""
     monkeypatch.setenv(place.VARIABLE, "redis://cache:6379/0")

@@ -52,8 +52,12 @@ def _make(place: Place) -> Store:
 
         return MemoryStore(place.options.size_mb)
     if place.scheme == "lmdb":
-        from prefork.shared.local.store import LmdbStore  # noqa: PLC0415  (see above)
-
+        try:
+            from prefork.shared.local.store import LmdbStore  # noqa: PLC0415  (see above)
+        except ImportError as error:
+            raise ConfigError(
+                f"shared state on this machine needs the package lmdb ({error}): pip install prefork[shared]"
+            ) from error
         store = LmdbStore(place)
         atexit.register(
             store.close

@@ -99,6 +99,8 @@ class Files:
         status = os.fstat(fd)
         if begin == 0 and status.st_size >= length and status.st_blocks * 512 >= status.st_size:
             return  # there are no holes: it need not look at each page, which takes milliseconds
+        if not hasattr(os, "posix_fallocate"):
+            return  # macOS: nobody knows a way there, and nobody has measured what happens
         try:
             os.posix_fallocate(fd, begin, length)
         except OSError as error:

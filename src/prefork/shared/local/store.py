@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 _LIMITS: Final = b"e\x01limits\x00"
 """Rate limits are entries too: they end, and are evicted where they are not used. No name of a cache begins so."""
 
-_PATIENCE_S: Final = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+_PATIENCE_S: Final = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """Waits for a reader that was interrupted in its microsecond: until it goes on, no page that it might see is used again."""
 
 
@@ -140,6 +140,9 @@ class LmdbStore:
         self.queue = Queue(self.usage, files.map_bytes, self.clock)
         self.queue.recover(files.env)
         self.numbers_of = Numbers(self, self.cells)
+        # These outlive a closing: what is held stays held.
+        self._locks = self._locks or FifoLocks(files.path / "locks", self.clock, self._next_fencing)
+        self._topics = self._topics or Topics(self, files.path / "topics")
 
     @property
     def files(self) -> Files:
@@ -294,7 +297,8 @@ class LmdbStore:
     def locks(self) -> FifoLocks:
         """The locks of this process."""
         if self._locks is None:
-            self._locks = FifoLocks(self.files.path / "locks", self.clock, self._next_fencing)
+            self.open()
+        assert self._locks is not None
         return self._locks
 
     def _next_fencing(self) -> int:
@@ -315,7 +319,8 @@ class LmdbStore:
     def topics(self) -> Topics:
         """The topics, as this process speaks and listens."""
         if self._topics is None:
-            self._topics = Topics(self, self.files.path / "topics")
+            self.open()
+        assert self._topics is not None
         return self._topics
 
     def publish(self, topic: bytes, message: bytes) -> None:
