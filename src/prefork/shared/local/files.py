@@ -26,6 +26,7 @@ import fcntl
 import importlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +77,10 @@ class Files:
             self.path.mkdir(0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnavailableError(f"shared store {self.path}: {error.strerror}") from error
+        if self.path.stat().st_mode & stat.S_IWOTH:
+            raise StoreUnavailableError(
+                f"shared store {self.path}: everybody may write there, and so have code run here (pickle): chmod o-w"
+            )
 
     @contextlib.contextmanager
     def setting_up(self) -> Iterator[None]:
