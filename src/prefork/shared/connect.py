@@ -1,7 +1,7 @@
 """From a URL to its store: one object for each place in a process, whoever asks.
 
-One, because LMDB must not be opened twice in a process: closing the second handle would take the locks of the first one
-with it (fcntl(2) locks belong to the process and the file, not to the descriptor).
+One, because LMDB must not be opened twice in a process: closing the second handle would take the locks of the first
+one with it (fcntl(2) locks belong to the process and the file, not to the descriptor).
 """
 
 from __future__ import annotations

@@ -2,17 +2,19 @@
 
 Rules, for all backends alike (`tests/shared` holds them):
 
-* Keys, names, topics and payloads are bytes. What they mean is the business of the faces (`cache.py`, `counter.py`, ...).
+* Keys, names, topics and payloads are bytes. What they mean is the business of the faces (`cache.py`, `counter.py`,
+  ...).
 * A key is 1 to `KEY_BYTES` bytes, a name of a space 1 to `NAME_BYTES`. The faces check; a backend may rely on it.
-* Each method is atomic with respect to all processes that use the store, and has happened when it returns: no way to die
-  afterwards takes it back. The many-at-once methods are atomic for each entry, not as a whole.
+* Each method is atomic with respect to all processes that use the store, and has happened when it returns: no way to
+  die afterwards takes it back. The many-at-once methods are atomic for each entry, not as a whole.
 * `ttl_s` is in seconds, more than 0; None is "until evicted". An expired entry is never seen.
-* An object of these types is made before the fork and used behind it: it opens what it needs at the first call in each
-  process, and again in a fork. Making one does nothing, and raises nothing but `ConfigError`.
+* An object of these types is made before the fork and used behind it: it opens what it needs at the first call in
+  each process, and again in a fork. Making one does nothing, and raises nothing but `ConfigError`.
 * All methods may be called from several threads.
 * What goes wrong is a `SharedError` (`errors.py`), never an error of the library behind.
 
-Not here: serialising (`values.py`), one computation for many (`cache.py`), which store it is (`place.py`, `connect.py`).
+Not here: serialising (`values.py`), one computation for many (`cache.py`), which store it is (`place.py`,
+`connect.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Directories that come and go with their users.
 
-How a directory is known to be in use: whoever uses it holds a shared lock on its file `in-use` (flock(2)), which the kernel takes
-back however the holder ends. Who leaves removes the directory if it gets the lock for itself alone; who starts does the
-same with what killed masters have left. So no upgrade takes away what the new master uses, and nothing is left for
-good.
+How a directory is known to be in use: whoever uses it holds a shared lock on its file `in-use` (flock(2)), which the
+kernel takes back however the holder ends. Who leaves removes the directory if it gets the lock for itself alone; who
+starts does the same with what killed masters have left. So no upgrade takes away what the new master uses, and
+nothing is left for good.
 
 Runs in the master too: nothing here imports lmdb, starts a thread, or opens a store.
 """

@@ -3,9 +3,9 @@
 The first byte of a payload says what follows. So a value that was stored as bytes is never given to a serialiser, and
 `increment` of every backend can add to an integer without knowing what wrote it.
 
-**Security.** `pickle`, the default, runs whatever a payload says when it is read: whoever can write to the store
-can run code in every process that reads it. Between the workers of one master that is no new right: the directory
-is open to its user alone. A Redis that others can write to is another matter: use "json" or "msgspec" there. A payload of
+**Security.** `pickle`, the default, runs whatever a payload says when it is read: whoever can write to the store can
+run code in every process that reads it. Between the workers of one master that is no new right: the directory is open
+to its user alone. A Redis that others can write to is another matter: use "json" or "msgspec" there. A payload of
 pickle is refused by a cache that does not use pickle.
 """
 

@@ -1,8 +1,8 @@
 """The entries of one cache in LMDB.
 
-A `get` of a hit is two LMDB reads (which record has the key; the record), one byte written to the usage page and one word to this process's own row: no lock, no
-system call. What has expired is taken for absent, and left where it is: reading writes nothing. Its place is reclaimed by
-its turn in the queue (`queue.py`) or by the next `set` of the key.
+A `get` of a hit is two LMDB reads (which record has the key; the record), one byte written to the usage page and one
+word to this process's own row: no lock, no system call. What has expired is taken for absent, and left where it is:
+reading writes nothing. Its place is reclaimed by its turn in the queue (`queue.py`) or by the next `set` of the key.
 """
 
 from __future__ import annotations

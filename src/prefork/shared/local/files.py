@@ -9,13 +9,14 @@
     locks/      a FIFO for each lock that is held                      locks.py
     topics/     a FIFO for each listener                               topics.py
 
-**Memory is reserved as a whole when the store is made.** LMDB writes through its memory map (WRITEMAP): a `set` costs 2.6 µs,
-where the same through write(2) costs 9.6. Where a file has a hole and its file system is full, such a write is SIGBUS and the
-end of the worker. So there are no holes: posix_fallocate(3) gets all pages (16 to 36 ms for 64 MB), or
-ENOSPC, which is an error that one can read. Rejected: growing as it fills.
+**Memory is reserved as a whole when the store is made.** LMDB writes through its memory map (WRITEMAP): a `set` costs
+2.6 µs, where the same through write(2) costs 9.6. Where a file has a hole and its file system is full, such a write
+is SIGBUS and the end of the worker. So there are no holes: posix_fallocate(3) gets all pages (16 to 36 ms for 64 MB),
+or ENOSPC, which is an error that one can read. Rejected: growing as it fills.
 
-A worker killed at any moment leaves nothing that needs mending: LMDB writes new pages and then turns one word, its lock
-is a robust mutex, and its readers' slots are cleared by whoever opens the store next, such as the dead worker's replacement.
+A worker killed at any moment leaves nothing that needs mending: LMDB writes new pages and then turns one word, its
+lock is a robust mutex, and its readers' slots are cleared by whoever opens the store next, such as the dead worker's
+replacement.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 r"""The store of one machine, as one process uses it: LMDB opened behind the fork, and what lies beside it.
 
-The object itself survives forks. Nothing of LMDB may cross one: a process without other threads closes it before, and the next
-call on either side opens it anew (0.3 ms). Where there are threads, one of them may be reading, so it stays open, and the
-child keeps its copy for ever and opens another: to close the copy would end, in the reader table that all share, what the
-parent still reads. `begin` is the switch: LMDB's own when
-the store is open, and `_open_and_begin` when it is not, so that a `get` asks nothing.
+The object itself survives forks. Nothing of LMDB may cross one: a process without other threads closes it before, and
+the next call on either side opens it anew (0.3 ms). Where there are threads, one of them may be reading, so it stays
+open, and the child keeps its copy for ever and opens another: to close the copy would end, in the reader table that
+all share, what the parent still reads. `begin` is the switch: LMDB's own when the store is open, and
+`_open_and_begin` when it is not, so that a `get` asks nothing.
 
 One database holds everything; the first byte of a key says what it is. Rejected: a named database for each kind. Each
-costs another tree to copy on the way to the root in every transaction, and opening one made a `get` of 0.4 µs one of 0.9.
+costs another tree to copy on the way to the root in every transaction, and opening one made a `get` of 0.4 µs one of
+0.9.
 
     e space NUL key     which record has the entry                             entries.py
     \xff number         a record: when it ends, the key, the payload           queue.py
