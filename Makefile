@@ -11,6 +11,8 @@ VENV ?= .venv
 PORT ?= 8080
 BIND ?= 127.0.0.1:$(PORT)
 ARGS ?=
+# Tests at once: most of them wait for processes. JOBS=0 runs them one by one, in this process.
+JOBS ?= 3
 PYTHONS ?= 3.11 3.12 3.13
 LOCK := requirements/dev.txt
 AUTOBAHN := .venv-autobahn
@@ -39,7 +41,7 @@ run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT
 	@exec $(BIN)/prefork --app-dir examples asgi_hello:app --bind $(BIND) $(ARGS)
 
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
 
 autobahn: $(TEST_STAMP) $(AUTOBAHN)/bin/wstest ## the Autobahn suite for WebSockets; it needs a python2.7 (PYTHON2=)
 	PATH="$(CURDIR)/$(AUTOBAHN)/bin:$$PATH" $(BIN)/python -m pytest tests/ecosystem/test_http_autobahn.py $(ARGS)
