@@ -11,7 +11,6 @@ import os
 import threading
 from typing import Final
 
-from prefork.errors import ConfigError
 from prefork.shared.place import Place, default_place, parse, settle
 from prefork.shared.store import Store
 
@@ -59,4 +58,6 @@ def _make(place: Place) -> Store:
             store.close
         )  # before the directory of a lone process is removed, which was made earlier
         return store
-    raise ConfigError(f"shared store {place.url!r}: Redis is not built in yet")
+    from prefork.shared.remote.store import RedisStore  # noqa: PLC0415  (see above)
+
+    return RedisStore(place.url)
