@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from prefork import system
 from prefork.channel import BeZygote, Channel, Start
@@ -49,10 +49,12 @@ from prefork.net.systemd import Notifier
 from prefork.observe import log
 from prefork.options import FleetOptions
 from prefork.scoreboard import Scoreboard
-from prefork.shared.place import MasterPlace, use_generation
 from prefork.worker.job import Job
 from prefork.worker.orphans import drain_orphan
 from prefork.worker.serving import Served
+
+if TYPE_CHECKING:
+    from prefork.shared.place import MasterPlace
 
 Addresses = str | Sequence[str]
 
@@ -188,6 +190,7 @@ class Prefork(FleetOptions):
 
     def _be_child(self, job: Job) -> NoReturn:
         """This program was run again: as a worker, or as the zygote of a reload."""
+        from prefork.shared.place import use_generation
         from prefork.worker import runtime, zygote
 
         fd = channel_fd(os.getpid())
@@ -214,11 +217,11 @@ class Prefork(FleetOptions):
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
         inheritance = inherit(os.environ)
-        shared = self._take_place(logger, is_upgrade=inheritance.ready_fd >= 0)
         count = self.worker_count()
         with contextlib.ExitStack() as left_open:
-            if shared is not None:
-                left_open.callback(shared.close)
+            place = self._take_place(logger, is_upgrade=inheritance.ready_fd >= 0)
+            if place is not None:
+                left_open.callback(place.close)
             listeners = ListenerSet.open(
                 addresses,
                 reuseport=self.reuseport,
@@ -255,6 +258,10 @@ class Prefork(FleetOptions):
 
     def _take_place(self, logger: Logger, *, is_upgrade: bool) -> MasterPlace | None:
         """Where the workers' shared state will be. That there is no such place matters only to who asked for one."""
+        from prefork.shared.place import (
+            MasterPlace,
+        )  # needs fcntl, and this module has to explain itself on Windows
+
         try:
             return MasterPlace.take(self.shared, is_upgrade=is_upgrade)
         except SharedError as error:
@@ -269,6 +276,7 @@ class Prefork(FleetOptions):
 
         def zygote_main(channel: Channel, generation: int) -> NoReturn:
             # Loaded here, not in the master, which would carry an event loop about for nothing.
+            from prefork.shared.place import use_generation
             from prefork.worker import leaving, runtime, zygote
 
             leaving.start_afresh()

@@ -214,8 +214,10 @@ def test_a_directory_of_the_users_own_survives_a_restart(
         assert where == folder
         assert numbers[0] == last + 1
         last = numbers[-1]
+        assert (folder / "boot").exists()
         assert fleet.stop() == 0
-        assert folder.is_dir()
+        assert (folder / "data.mdb").exists()
+        assert not (folder / "boot").exists(), "it was written to the disk"
 
 
 def test_the_environment_chooses_where_the_option_does_not(

@@ -215,7 +215,7 @@ def test_any_key_will_do(world: World, key: str | bytes) -> None:
     cache = cache_in(world)
     cache.set(key, 1)
     assert cache.get(key) == 1
-    assert len(list(cache.keys())) == 1
+    assert [cache.get(each) for each in cache] == [1]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 401, "я" * 201])

@@ -26,7 +26,7 @@ from prefork.errors import (
     StoreUnavailableError,
     ValueTooLargeError,
 )
-from prefork.shared import Cache, Counter, Lock, Topic
+from prefork.shared import Cache, Counter, Lock, Topic, power
 from prefork.shared.local import topics
 from prefork.shared.local.cells import COLUMNS
 from prefork.shared.local.store import LmdbStore
@@ -258,6 +258,31 @@ def test_damage_is_cleared_by_option(made: Callable[..., LmdbStore], directory: 
     assert space.get(b"key") == b"bvalue"
 
 
+def test_a_store_in_use_when_the_machine_stopped_is_suspect(
+    made: Callable[..., LmdbStore], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `sync` nobody knows which pages were written: it is told, or begun anew by option."""
+    folder = directory / "store"
+    made().space(b"x").set(b"key", b"b1", None)
+    assert (folder / "boot").read_text() == power.boot_id()
+    with Crowd() as crowd:  # one that is killed leaves the file there
+        crowd.add(lambda: (made().space(b"x").set(b"key", b"b2", None), os.kill(os.getpid(), 9)))
+        made()
+        assert not (folder / "boot").exists(), "the last who left put it in order"
+        crowd.answers()
+    assert (folder / "boot").exists()
+    monkeypatch.setattr(power, "boot_id", lambda: "another life")
+    store = made()
+    with pytest.raises(StoreDamagedError, match="machine stopped"):
+        store.space(b"x").get(b"key")
+    assert made("size_mb=4&sync=1").space(b"x").get(b"key") == b"b2"
+    store = made()  # the last one left it in order
+    assert store.space(b"x").get(b"key") == b"b2"
+    monkeypatch.setattr(power, "boot_id", lambda: "a third life")
+    monkeypatch.setattr(power, "settle", lambda _folder: None)
+    assert made("size_mb=4&damaged=clear").space(b"x").get(b"key") is None
+
+
 @pytest.mark.parametrize("what", ["usage of another version", "cells of another version"])
 def test_damaged_pages_are_made_anew_by_option(
     made: Callable[..., LmdbStore], directory: Path, what: str
@@ -485,6 +510,32 @@ def test_rows_are_taken_over(made: Callable[..., LmdbStore], directory: Path) ->
         sizes.add(bytes_below(directory))
     assert store.number(b"n") == 50
     assert len(sizes) == 1
+
+
+def test_a_writer_that_dies_in_the_middle_leaves_neither_lock_nor_half_a_write(
+    made: Callable[..., LmdbStore],
+) -> None:
+    """Killed with the write lock held and pages changed: the next write goes through, on what was before."""
+    store = made()
+    space = store.space(b"x")
+    space.set(b"key", b"b1", None)
+
+    def die() -> None:
+        def change(txn: object) -> None:
+            store.queue.write(txn, b"ex\0key", b"b2", 9e99)
+            store.queue.write(txn, b"ex\0other", b"b2", 9e99)
+            os.kill(os.getpid(), 9)
+
+        store.write(change)
+
+    for number in range(5):
+        with Crowd() as crowd:
+            crowd.add(die)
+            assert crowd.answers() == [None]
+        assert space.get(b"key") == b"b1"
+        assert space.get(b"other") is None
+        assert space.set(b"after %d" % number, b"b", None)
+    assert len(list(space.keys())) == 6
 
 
 def test_a_reader_that_died_keeps_nothing_from_being_used_again(

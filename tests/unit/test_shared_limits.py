@@ -63,6 +63,13 @@ def test_a_window_never_gives_more_than_twice_its_limit_in_any_window(
         )
 
 
+def test_what_the_other_algorithm_left_is_forgotten() -> None:
+    """A program may change its mind between two versions: no error, and a full limit once."""
+    bucket, window = Bucket(per_s=1.0, burst=1.0), Window(limit=1.0, window_s=60.0)
+    assert take(take(None, bucket, 1, 1000.0)[0], window, 1, 1000.0)[2].is_allowed
+    assert take(take(None, window, 1, 1000.0)[0], bucket, 1, 1000.0)[2].is_allowed
+
+
 def test_a_clock_that_goes_back_gives_nothing_away() -> None:
     """A stepped wall clock refuses for as long as it was stepped, and no longer."""
     limit = Bucket(per_s=1.0, burst=1.0)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prefork.errors import ConfigError, StoreUnavailableError
-from prefork.shared import place
-from prefork.shared.place import MasterPlace, Options, Place, generation_url, move_in, parse, url_of
+from prefork.shared import place, tenancy
+from prefork.shared.place import MasterPlace, Options, Place, generation_url, parse, url_of
 
 
 @pytest.mark.parametrize(
@@ -74,40 +77,65 @@ def test_generations_share_a_directory_unless_told_otherwise() -> None:
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A base for directories that is this test's alone."""
-    monkeypatch.setattr(place, "_base", lambda _size_mb: str(tmp_path))
-    monkeypatch.setattr(place, "_bases", lambda: [str(tmp_path)])
+    monkeypatch.setattr(tenancy, "_base", lambda _size_mb: str(tmp_path))
+    monkeypatch.setattr(tenancy, "_bases", lambda: [str(tmp_path)])
     monkeypatch.setattr(place, "_OWN", place._Own())
     return tmp_path
 
 
 def test_the_last_one_who_leaves_removes_the_directory(memory: Path) -> None:
     """Whoever made it; and nobody moves in afterwards."""
-    maker = place.build(1)
+    maker = tenancy.build(1)
     assert Path(maker.path).parent == memory
-    guest = move_in(maker.path)
+    guest = tenancy.move_in(maker.path)
     assert not maker.leave()
     assert Path(guest.path).is_dir()
     assert not maker.leave()  # has left already
     assert guest.leave()
     assert list(memory.iterdir()) == []
     with pytest.raises(StoreUnavailableError, match="removed"):
-        move_in(guest.path)
+        tenancy.move_in(guest.path)
+
+
+def test_a_process_without_a_master_leaves_nothing(
+    python_script: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its own store goes with it, though it has forked in between."""
+    script = python_script(
+        """
+        import os
+        from prefork.shared import Cache
+
+        cache = Cache("x")
+        cache.set("key", 1)
+        if os.fork() == 0:
+            cache.set("key", 2)
+            os._exit(0)
+        os.wait()
+        print(cache.get("key"), cache.store.place.path)
+        """
+    )
+    words = [sys.executable, str(script)]
+    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=30)
+    value, path = ended.stdout.split()
+    assert value == "2"
+    assert not Path(path).exists()
 
 
 def test_a_directory_of_the_users_own_is_kept(memory: Path) -> None:
     """Whoever leaves last."""
-    assert not move_in(str(memory)).leave(is_kept=True)
+    assert not tenancy.move_in(str(memory)).leave(is_kept=True)
     assert memory.is_dir()
 
 
 def test_leftovers_are_what_nobody_uses(memory: Path) -> None:
     """Directories of this user's that bear our name, and nothing else."""
-    used = place.build(1)
-    left = place.build(1)
+    used = tenancy.build(1)
+    left = tenancy.build(1)
     os.close(left._fd)  # as the kernel does when its process is killed
     (memory / "somebody-elses").mkdir()
     (memory / f"prefork-shared-{os.getuid() + 1}-x").mkdir()
-    assert place.remove_leftovers() == [left.path]
+    assert tenancy.remove_leftovers() == [left.path]
     assert Path(used.path).is_dir()
     assert len(list(memory.iterdir())) == 3
     used.leave()
@@ -167,4 +195,4 @@ def test_memory_without_room_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> 
     """A container's /dev/shm of 64 MB, say: then it is the directory for temporary files."""
     import tempfile  # noqa: PLC0415  (the one that is asked)
 
-    assert place._base(2.0**40) == tempfile.gettempdir()
+    assert tenancy._base(2.0**40) == tempfile.gettempdir()

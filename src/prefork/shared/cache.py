@@ -88,6 +88,8 @@ class Cache(Face):
             key_bytes(encoded)  # what cannot be a key was never stored: looked at now, a hit need not be
         except SharedError as error:
             return self._tolerate(error, default)
+        except UnicodeEncodeError:  # a key of bytes that are no text, as `keys` gives it
+            return self.get(key_bytes(key), default)
         return default
 
     def set(self, key: str | bytes, value: Any, ttl_s: Ttl = DEFAULT) -> bool:

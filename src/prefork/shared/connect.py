@@ -11,7 +11,7 @@ import os
 import threading
 from typing import Final
 
-from prefork.shared.place import Place, default_place, parse, settle
+from prefork.shared.place import Place, default_place, located, parse
 from prefork.shared.store import Store
 
 
@@ -29,7 +29,7 @@ class _Stores:
 
     def of(self, url: str | None) -> Store:
         with self._lock:
-            place = default_place() if url is None else settle(parse(url))
+            place = default_place() if url is None else located(parse(url))
             key = f"lmdb://{os.path.realpath(place.path)}" if place.scheme == "lmdb" else place.url
             store = self._by_place.get(key)
             if store is None:

@@ -28,7 +28,7 @@ def name_bytes(name: object, what: str) -> bytes:
 
 def key_bytes(key: str | bytes) -> bytes:
     """A key as bytes. Raises KeyTooLongError, TypeError."""
-    encoded = key.encode() if isinstance(key, str) else key
+    encoded = key.encode(errors="surrogateescape") if isinstance(key, str) else key
     if not isinstance(encoded, bytes):
         raise TypeError(f"a key must be str or bytes, not {type(key).__name__}")
     if not 0 < len(encoded) <= KEY_BYTES:

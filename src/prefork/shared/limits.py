@@ -33,7 +33,9 @@ def take(
 def _take_tokens(
     state: bytes | None, limit: Bucket, amount: float, now_s: float
 ) -> tuple[bytes | None, float, Verdict]:
-    full_s = max(now_s, _BUCKET.unpack(state)[0]) if state is not None else now_s
+    # A state of another size is that of the other algorithm, from before a change of the program: it is forgotten.
+    is_known = state is not None and len(state) == _BUCKET.size
+    full_s = max(now_s, _BUCKET.unpack(state or b"")[0]) if is_known else now_s
     tokens = limit.burst - (full_s - now_s) * limit.per_s
     if amount > limit.burst:
         return None, 0, Verdict(is_allowed=False, remaining=max(0.0, tokens), retry_after_s=math.inf)
@@ -50,7 +52,7 @@ def _take_window(
 ) -> tuple[bytes | None, float, Verdict]:
     number, into_s = divmod(now_s, limit.window_s)
     count = before = 0.0
-    if state is not None:
+    if state is not None and len(state) == _WINDOW.size:
         last, last_count, last_before = _WINDOW.unpack(state)
         if last == number:
             count, before = last_count, last_before

@@ -10,19 +10,18 @@ import math
 import os
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from prefork.errors import MessagesLostError, NotANumberError, StoreFullError, ValueTooLargeError
+from prefork.errors import NotANumberError, StoreFullError, ValueTooLargeError
 from prefork.shared.limits import take
+from prefork.shared.memory_waiting import MESSAGE_BYTES, MemoryHold, MemorySubscription, MemoryWaiter
 from prefork.shared.store import Bucket, Hold, Space, Stats, Subscription, Verdict, Waiter, When, Window
 from prefork.shared.values import INTEGER
 
 _ENTRY_BYTES: Final = 250
 """What Python needs for an entry on top of its key and payload: measured with tracemalloc, 3.11, rounded up."""
-_KEPT: Final = 256
-_MESSAGE_BYTES: Final = 16 * 1024
 
 
 class MemoryStore:
@@ -192,9 +191,9 @@ class MemoryStore:
     # -- topics -----------------------------------------------------------------------------------
 
     def publish(self, topic: bytes, message: bytes) -> None:
-        if len(message) > _MESSAGE_BYTES:
+        if len(message) > MESSAGE_BYTES:
             raise ValueTooLargeError(
-                f"a message of {len(message)} bytes is more than {_MESSAGE_BYTES}: store the value, and tell its key"
+                f"a message of {len(message)} bytes is more than {MESSAGE_BYTES}: store the value, and tell its key"
             )
         with self.lock:
             for listener in self._listeners.get(topic, ()):
@@ -327,110 +326,6 @@ class MemorySpace:
                 bytes=store.bytes,
                 limit_bytes=store.limit_bytes,
             )
-
-
-class MemoryHold:
-    """See `store.Hold`."""
-
-    def __init__(self, store: MemoryStore, name: bytes, ends_s: float, fencing: int) -> None:
-        self._store = store
-        self._name = name
-        self.ends_s = ends_s
-        self.fencing = fencing
-
-    def is_held(self) -> bool:
-        return self._store.is_holder(self._name, self)
-
-    def release(self) -> bool:
-        return self._store.let_go(self._name, self)
-
-
-class _Bell:
-    """A descriptor that becomes readable when somebody rings."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def ring(self) -> None:
-        try:
-            os.write(self._write, b"!")
-        except BlockingIOError:  # it rings already, 65,536 times
-            return
-
-    def quiet(self) -> None:
-        try:
-            while len(os.read(self._read, 4096)) == 4096:
-                pass
-        except BlockingIOError:
-            return
-
-    def fileno(self) -> int:
-        return self._read
-
-    def close(self) -> None:
-        for fd in (self._read, self._write):
-            if fd >= 0:
-                os.close(fd)
-        self._read = self._write = -1
-
-
-class MemoryWaiter:
-    """See `store.Waiter`."""
-
-    def __init__(self, store: MemoryStore, name: bytes) -> None:
-        self._store = store
-        self._name = name
-        self.bell = _Bell()
-
-    @property
-    def retry_after_s(self) -> float | None:
-        return self._store.left_s(self._name)
-
-    def fileno(self) -> int:
-        return self.bell.fileno()
-
-    def close(self) -> None:
-        self._store.wait_no_more(self._name, self)
-        self.bell.close()
-
-
-class MemorySubscription:
-    """See `store.Subscription`."""
-
-    def __init__(self, store: MemoryStore, topic: bytes) -> None:
-        self._store = store
-        self._topic = topic
-        self._bell = _Bell()
-        self._waiting: deque[bytes] = deque()
-        self._is_lost = False
-
-    def hear(self, message: bytes) -> None:
-        """A message for this listener. Under the store's lock."""
-        if len(self._waiting) == _KEPT:
-            self._waiting.popleft()
-            self._is_lost = True
-        self._waiting.append(message)
-        self._bell.ring()
-
-    def fileno(self) -> int:
-        return self._bell.fileno()
-
-    def take(self) -> list[bytes]:
-        with self._store.lock:
-            if self._is_lost:
-                self._is_lost = False
-                raise MessagesLostError(
-                    f"messages were lost, this listener was more than {_KEPT} behind: take it that anything was said "
-                    "(a cache: clear it)"
-                )
-            self._bell.quiet()
-            found = list(self._waiting)
-            self._waiting.clear()
-            return found
-
-    def close(self) -> None:
-        self._store.listen_no_more(self._topic, self)
-        self._bell.close()
 
 
 def _cost(key: tuple[bytes, bytes], payload: bytes) -> int:

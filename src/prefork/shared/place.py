@@ -1,4 +1,4 @@
-"""Where the shared state is: URLs, the variable that hands one down, and directories that come and go with their users.
+"""Where the shared state is: URLs, and the variable that hands one down.
 
     lmdb://                     memory-backed files that the master, or a lone process, makes and removes
     lmdb:///var/lib/shop        a directory that survives a restart
@@ -7,11 +7,6 @@
 
 What follows a `?` are options: `size_mb`, `keep`, `damaged`, `sync`; see `Options`.
 
-How a directory is known to be in use: whoever uses it holds a shared lock on its file `in-use` (flock(2)), which the kernel takes
-back however the holder ends. Who leaves removes the directory if it gets the lock for itself alone; who starts does the
-same with what killed masters have left. So no upgrade takes away what the new master uses, and nothing is left for
-good.
-
 Runs in the master too: nothing here imports lmdb, starts a thread, or opens a store.
 """
 
@@ -19,10 +14,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
-import fcntl
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,16 +22,13 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from prefork.errors import ConfigError, StoreUnavailableError
+from prefork.shared.power import settle
+from prefork.shared.tenancy import Tenancy, build, is_of_this_format, move_in, remove_leftovers
 
 VARIABLE: Final = "PREFORK_SHARED"
 """Names the URL of the default store. Set by the master for all below it; a user may set it, too."""
 DEFAULT: Final = "lmdb://"
 SCHEMES: Final = ("lmdb", "memory", "redis", "rediss", "unix")
-_IN_USE: Final = "in-use"
-_PREFIX: Final = "prefork-shared-"
-_MEGA: Final = 2**20
-_FORMAT: Final = "v1"
-"""Of the files. In the name, so that a master of another version does not take over what it cannot read."""
 _LEAST_MB: Final = 4
 """A transaction may need 40 pages, and so may the one before it, and those that a reader still sees are not free yet."""
 
@@ -154,139 +143,6 @@ def url_of(place: Place) -> str:
     return f"lmdb://{quote(place.path)}?" + "&".join(f"{name}={value}" for name, value in said.items())
 
 
-# -- directories --------------------------------------------------------------------------------------------
-
-
-class Tenancy:
-    """This process's use of a directory. Made by `move_in` or `build`; ends with the process, or with `leave`."""
-
-    def __init__(self, path: str, fd: int) -> None:
-        self.path = path
-        self._fd = fd
-        self._pid = os.getpid()
-
-    def is_alone(self) -> bool:
-        """Whether no other process uses the directory."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
-        return True
-
-    def leave(self, *, is_kept: bool = False) -> bool:
-        """Use it no more, and remove it if nobody else uses it; whether it was removed. A fork leaves without a trace.
-
-        is_kept: the directory is the user's: leave it there.
-        """
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return False
-        if is_kept or self._pid != os.getpid():
-            os.close(fd)  # in a fork, the lock belongs to the open description, which the parent still has
-            return False
-        try:
-            return _remove_unused(self.path, fd)
-        finally:
-            os.close(fd)
-
-
-def move_in(path: str) -> Tenancy:
-    """Begin to use a directory, so that nobody removes it. Raises StoreUnavailableError."""
-    name = os.path.join(path, _IN_USE)  # noqa: PTH118  (Path costs the master an import of its own)
-    try:
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreUnavailableError(
-            f"shared store {path}: {error.strerror}; whoever made it has removed it, or it is another user's"
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        if _is_same(fd, name):
-            return Tenancy(path, fd)
-    except BaseException:
-        os.close(fd)
-        raise
-    os.close(fd)
-    raise StoreUnavailableError(f"shared store {path}: it was removed just now, with its last user")
-
-
-def build(size_mb: float) -> Tenancy:
-    """Make a directory of this user's in memory, where there is room for so much, and use it. Raises StoreUnavailableError."""
-    base = _base(size_mb)
-    name = f"{_PREFIX}{os.getuid()}-{_FORMAT}-{os.urandom(6).hex()}"
-    making = f"{base}/.{name}"
-    try:
-        os.mkdir(making, 0o700)  # noqa: PTH102  (see move_in)
-        tenancy = move_in(making)
-        os.rename(making, f"{base}/{name}")  # noqa: PTH104  (in use from its first moment under this name)
-    except OSError as error:
-        raise StoreUnavailableError(
-            f"no directory for shared state can be made in {base}: {error.strerror}"
-        ) from error
-    tenancy.path = f"{base}/{name}"
-    return tenancy
-
-
-def _base(size_mb: float) -> str:
-    """Memory where it has room (a container's /dev/shm is often 64 MB), else the directory for temporary files."""
-    memory = "/dev/shm"  # noqa: S108  (the directory made below it is ours alone, and has a random name)
-    if sys.platform == "linux" and os.access(memory, os.W_OK | os.X_OK):
-        free = os.statvfs(memory)
-        if free.f_bavail * free.f_frsize >= size_mb * _MEGA:
-            return memory
-    import tempfile  # noqa: PLC0415  (hardly ever needed, and the master carries what it imports about for ever)
-
-    return tempfile.gettempdir()
-
-
-def _bases() -> list[str]:
-    """Where `build` may have made something."""
-    return ["/dev/shm", os.environ.get("TMPDIR") or "/tmp"]  # noqa: S108  (see _base)
-
-
-def remove_leftovers() -> list[str]:
-    """Remove directories of this user that nobody uses: their masters were killed. Returns their paths."""
-    removed = []
-    mine = f"{_PREFIX}{os.getuid()}-"
-    for base in _bases():
-        try:
-            names = [name for name in os.listdir(base) if name.startswith(mine)]
-        except OSError:  # there is no such place here
-            continue
-        for name in names:
-            path = f"{base}/{name}"
-            try:
-                fd = os.open(f"{path}/{_IN_USE}", os.O_RDWR | os.O_CLOEXEC)
-            except OSError:  # removed meanwhile
-                continue
-            try:
-                if _remove_unused(path, fd):
-                    removed.append(path)
-            finally:
-                os.close(fd)
-    return removed
-
-
-def _remove_unused(path: str, fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-            return False
-        raise
-    import shutil  # noqa: PLC0415  (see _base)
-
-    shutil.rmtree(path, ignore_errors=True)
-    return True
-
-
-def _is_same(fd: int, name: str) -> bool:
-    with contextlib.suppress(OSError):  # gone
-        return os.path.samestat(os.fstat(fd), os.stat(name))  # noqa: PTH116  (see move_in)
-    return False
-
-
 # -- whose it is --------------------------------------------------------------------------------------------
 
 
@@ -322,10 +178,12 @@ class MasterPlace:
         return taken
 
     def close(self) -> None:
-        """The fleet is over: remove the directory, unless another master, or an orphan, uses it."""
+        """The fleet is over: remove the directory, or write a lasting one to its disk; unless somebody else uses it."""
         if self._tenancy is not None:
             self._tenancy.leave()
             self._tenancy = None
+        else:
+            _settle(parse(self.url))
         if os.environ.get(VARIABLE) == self.url:
             if self._before is None or parse(self._before).options.is_anonymous:
                 del os.environ[VARIABLE]
@@ -360,10 +218,10 @@ def _join_own() -> Tenancy | None:
 def default_place() -> Place:
     """The default store: the master's, or the user's, or one of this process alone. Any process."""
     said = os.environ.get(VARIABLE)
-    return settle(parse(said or DEFAULT))
+    return located(parse(said or DEFAULT))
 
 
-def settle(place: Place) -> Place:
+def located(place: Place) -> Place:
     """Give `lmdb://` its directory: the master's, else one of this process and those that it forks."""
     if place.scheme != "lmdb" or place.path:
         return place
@@ -374,6 +232,18 @@ def settle(place: Place) -> Place:
 
 def _at(place: Place, tenancy: Tenancy) -> Place:
     return replace(place, path=tenancy.path, options=replace(place.options, is_anonymous=True))
+
+
+def _settle(place: Place) -> None:
+    if place.scheme != "lmdb" or not Path(place.path, "boot").exists():
+        return
+    with contextlib.suppress(
+        StoreUnavailableError, OSError
+    ):  # the next one who opens it finds it suspect, and says so
+        tenancy = move_in(place.path)
+        if tenancy.is_alone():
+            settle(Path(place.path))
+        tenancy.leave(is_kept=True)
 
 
 def _inherited(environ: Mapping[str, str]) -> Place | None:
@@ -388,7 +258,7 @@ def _adopt(inherited: Place | None, asked: Place) -> Tenancy | None:
     """The directory of the master before us, if it is of the wanted size and to be kept."""
     if inherited is None or not asked.options.keep or inherited.options.size_mb != asked.options.size_mb:
         return None
-    if f"-{_FORMAT}-" not in inherited.path:
+    if not is_of_this_format(inherited.path):
         return None
     try:
         return move_in(inherited.path)

@@ -1,5 +1,6 @@
 """The directory of a local store: making it, reserving its memory, and opening LMDB in this process.
 
+    boot        in which life of the machine a lasting store is used   power.py
     in-use      whoever uses the directory holds a shared lock on it   place.py
     setup       held while one process makes or mends what is here
     data.mdb, lock.mdb                                                 LMDB's
@@ -32,7 +33,9 @@ from typing import Any, Final
 import lmdb
 
 from prefork.errors import SharedError, StoreDamagedError, StoreFullError, StoreUnavailableError
-from prefork.shared.place import Place, Tenancy, move_in, older_generations
+from prefork.shared import power
+from prefork.shared.place import Place, older_generations
+from prefork.shared.tenancy import Tenancy, move_in
 
 _MEGA: Final = 2**20
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -60,9 +63,10 @@ class Files:
         try:
             with self.setting_up():
                 self._remove_older_generations()
+                self._look_for_power_failure()
                 self.env = self._open_or_begin_anew()
         except BaseException:
-            self._leave()
+            leave(self._tenancy, place)
             raise
 
     def _make_directory(self) -> None:
@@ -115,14 +119,17 @@ class Files:
         except StoreDamagedError:
             if not self.may_begin_anew():
                 raise
-            for name in ("data.mdb", "lock.mdb"):
-                (self.path / name).unlink(missing_ok=True)
-            self.forget_pages()
+            self._forget_all()
             return self._open()
 
     def may_begin_anew(self) -> bool:
         """Whether what is damaged may be taken away: the user wants it, and nobody else uses it."""
         return self._options.damaged == "clear" and self._tenancy.is_alone()
+
+    def _forget_all(self) -> None:
+        for name in ("data.mdb", "lock.mdb"):
+            (self.path / name).unlink(missing_ok=True)
+        self.forget_pages()
 
     def forget_pages(self) -> None:
         """Remove what lies beside LMDB: it will be made anew."""
@@ -185,27 +192,43 @@ class Files:
             finally:
                 os.close(fd)
 
+    def _look_for_power_failure(self) -> None:
+        if self._options.is_anonymous:
+            return  # in memory: it does not outlive the machine's life
+        boot = power.boot_id()
+        if power.is_suspect(self.path, boot) and not self._options.sync:
+            if not self.may_begin_anew():
+                raise self.damaged("the machine stopped while they were in use, without sync=1")
+            self._forget_all()
+        power.enter(self.path, boot)
+
     def _remove_older_generations(self) -> None:
         for path in older_generations(str(self.path)):
             with contextlib.suppress(SharedError):  # removed meanwhile
                 move_in(path).leave()
 
-    def damaged(self, error: BaseException) -> StoreDamagedError:
+    def damaged(self, error: object) -> StoreDamagedError:
         """What to say of damage."""
         return StoreDamagedError(
             f"shared store {self.path}: its files are damaged ({error}): stop all that use it and remove it, or put "
             "?damaged=clear behind its URL, to begin empty"
         )
 
-    def close(self, *, is_leaving: bool = True) -> Tenancy:
-        """Close LMDB in this process, and use the directory no more, unless not `is_leaving`: then what is returned uses it."""
+    def close(self) -> Tenancy:
+        """Close LMDB in this process. What is returned uses the directory still: see `leave`."""
         self.env.close()
-        if is_leaving:
-            self._leave()
         return self._tenancy
 
-    def _leave(self) -> None:
-        self._tenancy.leave(is_kept=not self._options.is_anonymous)
+
+def leave(tenancy: Tenancy, place: Place) -> None:
+    """Use a directory no more: the last one removes it, or, if it is to last, has it written to the disk."""
+    if place.options.is_anonymous:
+        tenancy.leave()
+        return
+    if tenancy.is_alone():
+        with contextlib.suppress(OSError):  # a full or broken disk: then the next life finds it suspect
+            power.settle(Path(place.path))
+    tenancy.leave(is_kept=True)
 
 
 @contextlib.contextmanager

@@ -35,14 +35,15 @@ from prefork.errors import SharedError, StoreDamagedError, StoreError, StoreFull
 from prefork.shared.limits import take
 from prefork.shared.local.cells import Cells
 from prefork.shared.local.entries import LmdbSpace
-from prefork.shared.local.files import Files
+from prefork.shared.local.files import Files, leave
 from prefork.shared.local.locks import FifoLocks
 from prefork.shared.local.numbers import Numbers
 from prefork.shared.local.queue import Queue
 from prefork.shared.local.topics import Topics
 from prefork.shared.local.usage import Usage
-from prefork.shared.place import Place, Tenancy
+from prefork.shared.place import Place
 from prefork.shared.store import Bucket, Hold, Space, Subscription, Verdict, Waiter, Window
+from prefork.shared.tenancy import Tenancy
 
 _T = TypeVar("_T")
 
@@ -86,7 +87,7 @@ class LmdbStore:
     def _close_before_fork(self) -> None:
         """Before a fork. What other threads may be using stays open, and the child inherits it."""
         if self._files is not None and threading.active_count() == 1:
-            self._tenancy = self._files.close(is_leaving=False)
+            self._tenancy = self._files.close()
             self.cells.close()
             self._start_afresh()
 
@@ -123,7 +124,7 @@ class LmdbStore:
                         files.forget_pages()
                         self._map_pages(files)
             except BaseException:
-                files.close()
+                leave(files.close(), self.place)
                 raise
             self._files = files
             self.most_bytes = files.map_bytes // 8
@@ -154,9 +155,12 @@ class LmdbStore:
             self.begin = self._open_and_begin
             for space in self._spaces.values():
                 space.unbind()
+        tenancy, self._tenancy = self._tenancy, None
         if files is not None:
             self.cells.close()
-            files.close()
+            tenancy = files.close()
+        if tenancy is not None:
+            leave(tenancy, self.place)
 
     # -- transactions -----------------------------------------------------------------------------
 
