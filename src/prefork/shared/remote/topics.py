@@ -37,8 +37,9 @@ class Ear:
 
     def __init__(self, client: Client, channel: bytes) -> None:
         self._client = client
-        self._connection: Any = client.connection()
         self._fd = -1
+        self._connection: Any = None
+        self._connection = client.connection()
         self._error: Exception | None = None
         try:
             self._connection.send_command("SUBSCRIBE", channel)
@@ -75,10 +76,14 @@ class Ear:
 
     def close(self) -> None:
         """Hear no more."""
-        self._connection.disconnect()
+        if self._connection is not None:
+            self._connection.disconnect()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()  # of a task that was cancelled while a thread connected
 
 
 class RedisSubscription:
