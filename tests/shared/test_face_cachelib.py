@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pickle
 from typing import Any
 
 import pytest
 
-from prefork.errors import ConfigError, NotANumberError
+from prefork.errors import ConfigError, NotANumberError, NotSerialisableError
 from tests.shared.worlds import Crowd, World
 
 pytest.importorskip("cachelib")
@@ -78,6 +79,15 @@ def test_what_is_no_number_is_not_added_to(world: World) -> None:
     with pytest.raises(NotANumberError):
         cache.inc("key")
     assert cache.get("key") == "text"
+
+
+def test_what_cannot_be_pickled_is_the_error_that_cachelib_names(world: World) -> None:
+    """And ours, too."""
+    cache = cache_in(world)
+    for store in (cache.set, cache.add):
+        with pytest.raises(pickle.PickleError) as caught:
+            store("key", lambda: None)
+        assert isinstance(caught.value, NotSerialisableError)
 
 
 def shop(url: str) -> tuple[Any, Any, list[str]]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from cachelib.base import BaseCache
 
 from prefork.shared.cache import Cache
-from prefork.shared.fitted import fitted
+from prefork.shared.foreign import as_pickle_error, fitted
 from prefork.shared.values import Serialiser
 
 
@@ -59,13 +59,15 @@ class SharedCache(BaseCache):
         if ttl_s is not None and ttl_s < 0:  # it has ended already
             self._cache.delete(fitted(key))
             return True
-        return self._cache.set(fitted(key), value, ttl_s)
+        with as_pickle_error():
+            return self._cache.set(fitted(key), value, ttl_s)
 
     def add(self, key: str, value: Any, timeout: Any = None) -> bool:
         ttl_s = self._ttl_s(timeout)
         if ttl_s is not None and ttl_s < 0:
             return not self.has(key)
-        return self._cache.add(fitted(key), value, ttl_s)
+        with as_pickle_error():
+            return self._cache.add(fitted(key), value, ttl_s)
 
     def set_many(self, mapping: dict[str, Any], timeout: Any = None) -> list[Any]:
         return [key for key, value in mapping.items() if self.set(key, value, timeout)]

@@ -18,7 +18,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from prefork.errors import ConfigError
 from prefork.shared.aio.cache import AsyncCache
 from prefork.shared.cache import Cache
-from prefork.shared.fitted import fitted
+from prefork.shared.foreign import as_pickle_error, fitted
 
 _T = TypeVar("_T")
 _OPTIONS: Final = {"name", "serialise", "on_error"}
@@ -52,7 +52,8 @@ class SharedCache(BaseCache):  # type: ignore[misc]  # Django has no types
         name, ttl_s = self._key(key, version), self._ttl_s(timeout)
         if ttl_s is not None and ttl_s <= 0:
             return name not in self._cache
-        return self._cache.add(name, value, ttl_s)
+        with as_pickle_error():
+            return self._cache.add(name, value, ttl_s)
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         return self._cache.get(self._key(key, version), default)
@@ -61,7 +62,8 @@ class SharedCache(BaseCache):  # type: ignore[misc]  # Django has no types
         name, ttl_s = self._key(key, version), self._ttl_s(timeout)
         if ttl_s is not None and ttl_s <= 0:
             self._cache.delete(name)
-        else:
+            return
+        with as_pickle_error():
             self._cache.set(name, value, ttl_s)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
@@ -88,7 +90,8 @@ class SharedCache(BaseCache):  # type: ignore[misc]  # Django has no types
         if ttl_s is not None and ttl_s <= 0:
             self._cache.delete_many(names)
             return []
-        return [] if self._cache.set_many(names, ttl_s) else list(data)
+        with as_pickle_error():
+            return [] if self._cache.set_many(names, ttl_s) else list(data)
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         self._cache.delete_many([self._key(key, version) for key in keys])

@@ -13,7 +13,7 @@ from prefork.errors import ConfigError
 from prefork.shared.aio.cache import AsyncCache
 from prefork.shared.cache import Cache
 from prefork.shared.face import check_ttl
-from prefork.shared.fitted import fitted
+from prefork.shared.foreign import fitted
 from prefork.shared.store import NAME_BYTES
 from prefork.shared.values import Serialiser
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from prefork.errors import ConfigError, SharedError
 from prefork.shared.aio.away import away
-from prefork.shared.fitted import fitted
+from prefork.shared.foreign import fitted
 from prefork.shared.limiter import RateLimiter
 from prefork.shared.store import Verdict
 
