@@ -82,17 +82,22 @@ class CachedFunction(Generic[_P, _R]):
         self._key = key
         self._wait_s = wait_s
         self._signature = inspect.signature(function)
+        kinds = [parameter.kind for parameter in self._signature.parameters.values()]
+        is_plain = all(kind in _BY_PLACE for kind in kinds)
+        self._plain_arguments = len(kinds) if is_plain else -1  # so many say it all, as they are
 
     def key_of(self, *args: _P.args, **kwargs: _P.kwargs) -> bytes:
         """The key under which the value for these arguments is kept. Raises TypeError."""
         if self._key is not None:
             return fitted(self._key(*args, **kwargs))
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = tuple(
-            tuple(sorted(value.items())) if self._signature.parameters[name].kind is _REST else value
-            for name, value in bound.arguments.items()
-        )
+        values: tuple[Any, ...] = args
+        if kwargs or len(args) != self._plain_arguments:
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            values = tuple(
+                tuple(sorted(value.items())) if self._signature.parameters[name].kind is _REST else value
+                for name, value in bound.arguments.items()
+            )
         for value in values:
             self._check(value)
         return fitted(repr(values))
@@ -148,6 +153,7 @@ class _CachedCoroutine(CachedFunction[_P, _R]):
 
 
 _REST: Final = inspect.Parameter.VAR_KEYWORD
+_BY_PLACE: Final = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 
 def _name(function: Callable[..., Any]) -> str:
