@@ -258,9 +258,8 @@ class Prefork(FleetOptions):
 
     def _take_place(self, logger: Logger, *, is_upgrade: bool) -> MasterPlace | None:
         """Where the workers' shared state will be. That there is no such place matters only to who asked for one."""
-        from prefork.shared.place import (
-            MasterPlace,
-        )  # needs fcntl, and this module has to explain itself on Windows
+        # Here, because it needs fcntl, and this module has to explain itself on Windows.
+        from prefork.shared.place import MasterPlace
 
         try:
             return MasterPlace.take(self.shared, is_upgrade=is_upgrade)

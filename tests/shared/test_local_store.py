@@ -351,6 +351,14 @@ def test_a_directory_that_was_removed_is_told(directory: Path) -> None:
         store.number(b"x")
 
 
+def test_a_directory_where_all_may_write_is_refused(directory: Path) -> None:
+    """Whoever can write to a store can run code in who reads it."""
+    (directory / "open").mkdir()
+    (directory / "open").chmod(0o777)
+    with pytest.raises(StoreUnavailableError, match="chmod o-w"):
+        Cache("x", url=f"lmdb://{directory}/open").get("key")
+
+
 def test_only_its_user_may_look(made: Callable[..., LmdbStore], directory: Path) -> None:
     """Pickle runs what it reads: so nobody else can write, nor read."""
     store = made()

@@ -128,6 +128,17 @@ def test_a_directory_of_the_users_own_is_kept(memory: Path) -> None:
     assert memory.is_dir()
 
 
+def test_asking_whether_it_is_alone_costs_a_guest_nothing(memory: Path) -> None:
+    """Also where the answer is no, it goes on using the directory: Linux takes the lock away, and it is taken again."""
+    maker = tenancy.build(1)
+    guest = tenancy.move_in(maker.path)
+    assert not guest.is_alone()
+    assert not maker.leave()
+    assert Path(guest.path).is_dir()
+    assert guest.is_alone()
+    assert guest.leave()
+
+
 def test_leftovers_are_what_nobody_uses(memory: Path) -> None:
     """Directories of this user's that bear our name, and nothing else."""
     used = tenancy.build(1)
@@ -135,9 +146,12 @@ def test_leftovers_are_what_nobody_uses(memory: Path) -> None:
     os.close(left._fd)  # as the kernel does when its process is killed
     (memory / "somebody-elses").mkdir()
     (memory / f"prefork-shared-{os.getuid() + 1}-x").mkdir()
+    (memory / "somebody-elses" / "in-use").touch()
+    (memory / f"prefork-shared-{os.getuid()}-link").symlink_to(memory / "somebody-elses")
     assert tenancy.remove_leftovers() == [left.path]
     assert Path(used.path).is_dir()
-    assert len(list(memory.iterdir())) == 3
+    assert len(list(memory.iterdir())) == 4
+    assert (memory / "somebody-elses" / "in-use").exists()
     used.leave()
 
 
@@ -180,6 +194,25 @@ def test_an_upgrade_that_wants_another_size_or_nothing_kept_begins_anew(
     after.close()
     above.close()
     assert list(memory.iterdir()) == []
+
+
+def test_an_empty_variable_says_nothing(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an unset one: so it can be switched off where it is inherited."""
+    monkeypatch.setenv(place.VARIABLE, "")
+    taken = MasterPlace.take(None, is_upgrade=False)
+    assert taken.url.startswith("lmdb:///")
+    taken.close()
+
+
+def test_without_lmdb_one_line_says_what_to_install() -> None:
+    """The extra is missing: a clear error at the first use, not at import."""
+    code = (
+        "import sys; sys.modules['lmdb'] = None\nfrom prefork.shared import Cache\nfrom prefork import ConfigError\n"
+        "try: Cache('x').get('y')\nexcept ConfigError as error: print(error)"
+    )
+    words = [sys.executable, "-c", code]
+    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=30)
+    assert "pip install prefork[shared]" in ended.stdout
 
 
 def test_what_the_user_said_is_left_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """State that all workers see: a cache, counters, rate limits, locks, topics, metrics. docs/shared.md tells how.
 
-Importing this opens nothing and loads no backend, so it may be done at import, before any fork. A name is loaded when it is
-asked for: the master, which only keeps a place for the state, carries none of them about.
+Importing this opens nothing and loads no backend, so it may be done at import, before any fork. A name is loaded when
+it is asked for: the master, which only keeps a place for the state, carries none of them about.
 """
 
 from __future__ import annotations

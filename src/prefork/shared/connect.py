@@ -1,7 +1,7 @@
 """From a URL to its store: one object for each place in a process, whoever asks.
 
-One, because LMDB must not be opened twice in a process: closing the second handle would take the locks of the first one
-with it (fcntl(2) locks belong to the process and the file, not to the descriptor).
+One, because LMDB must not be opened twice in a process: closing the second handle would take the locks of the first
+one with it (fcntl(2) locks belong to the process and the file, not to the descriptor).
 """
 
 from __future__ import annotations
@@ -51,8 +51,12 @@ def _make(place: Place) -> Store:
 
         return MemoryStore(place.options.size_mb)
     if place.scheme == "lmdb":
-        from prefork.shared.local.store import LmdbStore  # noqa: PLC0415  (see above)
-
+        try:
+            from prefork.shared.local.store import LmdbStore  # noqa: PLC0415  (see above)
+        except ImportError as error:
+            raise ConfigError(
+                f"shared state on this machine needs the package lmdb ({error}): pip install prefork[shared]"
+            ) from error
         store = LmdbStore(place)
         atexit.register(
             store.close

@@ -26,7 +26,7 @@ def name_bytes(name: object, what: str) -> bytes:
     return encoded
 
 
-def key_bytes(key: str | bytes) -> bytes:
+def key_bytes(key: object) -> bytes:
     """A key as bytes. Raises KeyTooLongError, TypeError."""
     encoded = key.encode(errors="surrogateescape") if isinstance(key, str) else key
     if not isinstance(encoded, bytes):

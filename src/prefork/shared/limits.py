@@ -1,9 +1,11 @@
 """The arithmetic of rate limits: pure functions of (state, now, how much), for every backend that runs Python.
 
-* A token bucket is kept as one moment: when it will be full again (GCRA, ITU-T I.371). That is exact, and needs no refilling.
-* A sliding window is kept as two counts, of this window and the one before, which is weighed by how much of it still overlaps
-  (as nginx Plus's and Cloudflare's limiters do it). Memory stays the same for any limit; the error is that of taking the
-  requests of the window before as evenly spread. Rejected: a log of every request, exact, but as large as the limit.
+* A token bucket is kept as one moment: when it will be full again (GCRA, ITU-T I.371). That is exact, and needs no
+  refilling.
+* A sliding window is kept as two counts, of this window and the one before, which is weighed by how much of it still
+  overlaps (as nginx Plus's and Cloudflare's limiters do it). Memory stays the same for any limit; the error is that
+  of taking the requests of the window before as evenly spread. Rejected: a log of every request, exact, but as large
+  as the limit.
 
 Times are seconds of the store's clock. A state is bytes; None is one that was never touched, or has expired.
 """

@@ -1,7 +1,7 @@
 """The store of one process alone: for tests, for a program without workers, and for what must never be shared.
 
-The same rules as every store, under one lock. Evicts exactly by least recent use. A fork begins with a copy of what its parent had, and
-goes its own way.
+The same rules as every store, under one lock. Evicts exactly by least recent use. A fork begins with a copy of what
+its parent had, and goes its own way.
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ class _Bell:
     """A descriptor that becomes readable when somebody rings."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read, self._write = os.pipe()
+        for fd in (self._read, self._write):
+            os.set_blocking(fd, False)
 
     def ring(self) -> None:
         try:

@@ -7,8 +7,9 @@
     seconds.observe(0.012)
     metrics.prometheus()
 
-Numbers are cells in the store (`Store.add`): no file for each pid, nothing to clean up behind a dead worker, and what it had
-counted stays counted. What a metric means is kept in the store too, so any process can export what others declared.
+Numbers are cells in the store (`Store.add`): no file for each pid, nothing to clean up behind a dead worker, and what
+it had counted stays counted. What a metric means is kept in the store too, so any process can export what others
+declared.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class MasterPlace:
         if inherited is not None and not is_upgrade:
             inherited = None  # of a master above our program: its state is not ours
         said = os.environ.get(VARIABLE)
-        is_said = said is not None and not parse(said).options.is_anonymous
+        is_said = bool(said) and not parse(said or "").options.is_anonymous
         place = parse(asked or (said if is_said and said else DEFAULT))
         tenancy = None
         if place.scheme == "lmdb" and not place.path:
@@ -185,7 +185,7 @@ class MasterPlace:
         else:
             _settle(parse(self.url))
         if os.environ.get(VARIABLE) == self.url:
-            if self._before is None or parse(self._before).options.is_anonymous:
+            if not self._before or parse(self._before).options.is_anonymous:
                 del os.environ[VARIABLE]
             else:
                 os.environ[VARIABLE] = self._before

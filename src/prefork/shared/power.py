@@ -1,9 +1,9 @@
 """Whether the files of a lasting store can have lost what was written to them: the machine stopped while they were in use.
 
-Without `sync` the kernel writes pages to the disk when and in which order it likes. That survives the end of any process, and an
-orderly stop of the machine, and nothing else; and a database of which some pages are old may crash whoever reads it. So
-a file `boot` says in which life of the machine the store was opened; who leaves it last has all of it written to the disk, and removes the
-file. Who finds the file of another life takes the store for damaged.
+Without `sync` the kernel writes pages to the disk when and in which order it likes. That survives the end of any
+process, and an orderly stop of the machine, and nothing else; and a database of which some pages are old may crash
+whoever reads it. So a file `boot` says in which life of the machine the store was opened; who leaves it last has all
+of it written to the disk, and removes the file. Who finds the file of another life takes the store for damaged.
 
 Runs in the master too.
 """

@@ -2,25 +2,29 @@
 
 Rules, for all backends alike (`tests/shared` holds them):
 
-* Keys, names, topics and payloads are bytes. What they mean is the business of the faces (`cache.py`, `counter.py`, ...).
+* Keys, names, topics and payloads are bytes. What they mean is the business of the faces (`cache.py`, `counter.py`,
+  ...).
 * A key is 1 to `KEY_BYTES` bytes, a name of a space 1 to `NAME_BYTES`. The faces check; a backend may rely on it.
-* Each method is atomic with respect to all processes that use the store, and has happened when it returns: no way to die
-  afterwards takes it back. The many-at-once methods are atomic for each entry, not as a whole.
+* Each method is atomic with respect to all processes that use the store, and has happened when it returns: no way to
+  die afterwards takes it back. The many-at-once methods are atomic for each entry, not as a whole.
 * `ttl_s` is in seconds, more than 0; None is "until evicted". An expired entry is never seen.
-* An object of these types is made before the fork and used behind it: it opens what it needs at the first call in each
-  process, and again in a fork. Making one does nothing, and raises nothing but `ConfigError`.
+* An object of these types is made before the fork and used behind it: it opens what it needs at the first call in
+  each process, and again in a fork. Making one does nothing, and raises nothing but `ConfigError`.
 * All methods may be called from several threads.
 * What goes wrong is a `SharedError` (`errors.py`), never an error of the library behind.
 
-Not here: serialising (`values.py`), one computation for many (`cache.py`), which store it is (`place.py`, `connect.py`).
+Not here: serialising (`values.py`), one computation for many (`cache.py`), which store it is (`place.py`,
+`connect.py`).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
+
+from prefork.shared.values import Serialiser
 
 KEY_BYTES: Final = 400
 """Longest key. LMDB takes 511, of which the name of the space and our own marks need some."""
@@ -128,6 +132,15 @@ class Space(Protocol):
 
     def stats(self) -> Stats:
         """What has been counted."""
+        ...
+
+
+@runtime_checkable
+class HasReader(Protocol):
+    """A space that has a quicker way to a value than by its payload."""
+
+    def reader(self, using: Serialiser) -> Callable[[bytes], Any]:
+        """A function from a key to its value, or `values.MISSING`; to be kept, in forks too. Counts as `get` does."""
         ...
 
 

@@ -1,9 +1,9 @@
 """Directories that come and go with their users.
 
-How a directory is known to be in use: whoever uses it holds a shared lock on its file `in-use` (flock(2)), which the kernel takes
-back however the holder ends. Who leaves removes the directory if it gets the lock for itself alone; who starts does the
-same with what killed masters have left. So no upgrade takes away what the new master uses, and nothing is left for
-good.
+How a directory is known to be in use: whoever uses it holds a shared lock on its file `in-use` (flock(2)), which the
+kernel takes back however the holder ends. Who leaves removes the directory if it gets the lock for itself alone; who
+starts does the same with what killed masters have left. So no upgrade takes away what the new master uses, and
+nothing is left for good.
 
 Runs in the master too: nothing here imports lmdb, starts a thread, or opens a store.
 """
@@ -14,6 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import sys
 from typing import Final
 
@@ -40,8 +41,11 @@ class Tenancy:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
-        return True
+        else:
+            return True
+        finally:
+            # Also where it failed: Linux gives the old lock up before it tries for the new one (flock(2), "Converting").
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def leave(self, *, is_kept: bool = False) -> bool:
         """Use it no more, and remove it if nobody else uses it; whether it was removed. A fork leaves without a trace.
@@ -120,11 +124,14 @@ def remove_leftovers() -> list[str]:
     mine = f"{_PREFIX}{os.getuid()}-"
     for base in _bases():
         try:
-            names = [name for name in os.listdir(base) if name.startswith(mine)]
+            # With a dot: killed while they were being made.
+            names = [name for name in os.listdir(base) if name.removeprefix(".").startswith(mine)]
         except OSError:  # there is no such place here
             continue
         for name in names:
             path = f"{base}/{name}"
+            if not _is_mine(path):
+                continue
             try:
                 fd = os.open(f"{path}/{_IN_USE}", os.O_RDWR | os.O_CLOEXEC)
             except OSError:  # removed meanwhile
@@ -135,6 +142,14 @@ def remove_leftovers() -> list[str]:
             finally:
                 os.close(fd)
     return removed
+
+
+def _is_mine(path: str) -> bool:
+    """Whether it is a directory of this user's: in a place where all may write, anyone may give anything our name."""
+    with contextlib.suppress(OSError):  # removed meanwhile
+        status = os.lstat(path)
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return False
 
 
 def _remove_unused(path: str, fd: int) -> bool:

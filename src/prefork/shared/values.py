@@ -3,9 +3,9 @@
 The first byte of a payload says what follows. So a value that was stored as bytes is never given to a serialiser, and
 `increment` of every backend can add to an integer without knowing what wrote it.
 
-**Security.** `pickle`, the default, runs whatever a payload says when it is read: whoever can write to the store
-can run code in every process that reads it. Between the workers of one master that is no new right: the directory
-is open to its user alone. A Redis that others can write to is another matter: use "json" or "msgspec" there. A payload of
+**Security.** `pickle`, the default, runs whatever a payload says when it is read: whoever can write to the store can
+run code in every process that reads it. Between the workers of one master that is no new right: the directory is open
+to its user alone. A Redis that others can write to is another matter: use "json" or "msgspec" there. A payload of
 pickle is refused by a cache that does not use pickle.
 """
 
@@ -15,12 +15,15 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from prefork.errors import ConfigError, NotSerialisableError
 
 RAW: Final = 0x62  # b"b"
 INTEGER: Final = 0x69  # b"i"
+MISSING: Final = object()
+"""Stands for what is not there, where None is a value."""
 _RAW_MARK: Final = b"b"
 _INTEGER_MARK: Final = b"i"
 
@@ -35,10 +38,12 @@ class Serialiser:
     loads: Callable[[bytes], Any]
 
 
+@lru_cache(maxsize=1)
 def _pickle() -> Serialiser:
     return Serialiser("pickle", b"p", lambda value: pickle.dumps(value, 5), pickle.loads)
 
 
+@lru_cache(maxsize=1)
 def _json() -> Serialiser:
     def dumps(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
@@ -46,6 +51,7 @@ def _json() -> Serialiser:
     return Serialiser("json", b"j", dumps, json.loads)
 
 
+@lru_cache(maxsize=1)
 def _msgspec() -> Serialiser:
     try:
         import msgspec.msgpack as packed  # noqa: PLC0415  (by choice only)

@@ -2,19 +2,20 @@
 
 Rules:
 
-* A row is written by one process alone, the one that holds the record lock on its byte of the file `rows` (fcntl(2)). The kernel takes
-  that lock back however the process ends; the next process takes the row over *with what stands in it*. So nothing is lost with
-  a process, and there are never more rows than there were processes at one time.
-* A number is the sum of its column, less what stands in row 0, the row of resets, which is written under LMDB's write lock.
+* A row is written by one process alone, the one that holds the record lock on its byte of the file `rows` (fcntl(2)).
+  The kernel takes that lock back however the process ends; the next process takes the row over *with what stands in
+  it*. So nothing is lost with a process, and there are never more rows than there were processes at one time.
+* A number is the sum of its column, less what stands in row 0, the row of resets, which is written under LMDB's write
+  lock.
 * A cell is one aligned 64-bit word, written in one store: a process killed in an addition has added or has not.
 * Threads of one process share its row, under a lock of this process.
 
-Rejected: one word for all, in an LMDB transaction. 2.8 µs, but one after the other: four processes that add at the same time
-wait 11 µs each. A row of one's own costs 0.3 µs, whoever else adds.
+Rejected: one word for all, in an LMDB transaction. 2.8 µs, but one after the other: four processes that add at the
+same time wait 11 µs each. A row of one's own costs 0.4 µs, whoever else adds.
 
-Closing *any* descriptor of a file drops all locks that the process has on it. So the locks are on a file of their own, which is
-opened once: `cells` itself is mapped, and Python's mmap has a descriptor too, which it closes when it is collected, in a fork as
-well. A fork has no lock, and forgets the row (`store.py`).
+Closing *any* descriptor of a file drops all locks that the process has on it. So the locks are on a file of their
+own, which is opened once: `cells` itself is mapped, and Python's mmap has a descriptor too, which it closes when it
+is collected, in a fork as well. A fork has no lock, and forgets the row (`store.py`).
 """
 
 from __future__ import annotations

@@ -1,31 +1,28 @@
 """The entries of one cache in LMDB.
 
-A `get` of a hit is two LMDB reads (which record has the key; the record), one byte written to the usage page and one word to this process's own row: no lock, no
-system call. What has expired is taken for absent, and left where it is: reading writes nothing. Its place is reclaimed by
-its turn in the queue (`queue.py`) or by the next `set` of the key.
+A `get` of a hit is two LMDB reads (which record has the key; the record), one byte written to the usage page and one
+word to this process's own row: no lock, no system call. What has expired is taken for absent, and left where it is:
+reading writes nothing. Its place is reclaimed by its turn in the queue (`queue.py`) or by the next `set` of the key.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from prefork.errors import NotANumberError, StoreDamagedError, StoreFullError, ValueTooLargeError
+from prefork.errors import NotANumberError, StoreFullError, ValueTooLargeError
 from prefork.shared.local.cells import NOWHERE
 from prefork.shared.local.queue import HEAD
-from prefork.shared.local.quick import Get, Put, make_get, make_put
+from prefork.shared.local.quick import WHAT_IS_BROKEN, Bind, Put, Read, make_put, make_read
 from prefork.shared.store import Stats, When
-from prefork.shared.values import INTEGER
+from prefork.shared.values import INTEGER, Serialiser
 
 if TYPE_CHECKING:
     from prefork.shared.local.store import LmdbStore
 
 _BATCH: Final = 100
 """Entries written in one transaction: others wait for it, so it is short."""
-_WHAT_IS_BROKEN: Final = (struct.error, TypeError, IndexError)
-"""What reading a record raises that is none of ours."""
 
 
 class LmdbSpace:
@@ -37,7 +34,7 @@ class LmdbSpace:
         self._prefix = b"e" + name + b"\0"
         self._hit = self._miss = NOWHERE
         self._is_bound = False
-        self.get: Get = self._bind_and_get
+        self._readers: dict[Serialiser, tuple[Read, Bind]] = {}
         self._put: Put = self._bind_and_put
 
     # -- for each time that the store is opened --------------------------------------------------------
@@ -45,7 +42,9 @@ class LmdbSpace:
     def unbind(self) -> None:
         """The store is closed in this process: the next call opens it."""
         self._is_bound = False
-        self.get, self._put = self._bind_and_get, self._bind_and_put
+        self._put = self._bind_and_put
+        for _, bind in self._readers.values():
+            bind(None, 0, 0)
 
     def _bind(self) -> None:
         store = self._store
@@ -55,13 +54,23 @@ class LmdbSpace:
             self._miss = store.numbers_of.column(b"\x01misses\0" + self._name)
         except StoreFullError:  # too many names, or no room to write one: a read goes on, uncounted
             self._hit = self._miss = NOWHERE
-        self.get = make_get(store, self._prefix, self._hit, self._miss)
+        for _, bind in self._readers.values():
+            bind(store, self._hit, self._miss)
         self._put = make_put(store, self._prefix)
         self._is_bound = True
 
-    def _bind_and_get(self, key: bytes) -> bytes | None:
+    def _bind_and_begin(self) -> Any:
         self._bind()
-        return self.get(key)
+        return self._store.begin()
+
+    def reader(self, using: Serialiser) -> Read:
+        """See `store.HasReader`."""
+        known = self._readers.get(using)
+        if known is None:
+            known = self._readers[using] = make_read(self._bind_and_begin, self._prefix, using)
+            if self._is_bound:
+                known[1](self._store, self._hit, self._miss)
+        return known[0]
 
     def _bind_and_put(self, key: bytes, payload: bytes, ends_s: float) -> bool:
         self._bind()
@@ -69,8 +78,8 @@ class LmdbSpace:
 
     # -- entries ---------------------------------------------------------------------------------------
 
-    def _damaged(self, error: Exception) -> StoreDamagedError:
-        return self._store.files.damaged(error)
+    def get(self, key: bytes) -> bytes | None:
+        return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if not self._is_bound:
@@ -91,8 +100,8 @@ class LmdbSpace:
 
         try:
             store.read(look)
-        except _WHAT_IS_BROKEN as error:
-            raise self._damaged(error) from error
+        except WHAT_IS_BROKEN as error:
+            raise store.translated(error) from error
         missed = found.count(None)
         store.cells.row[self._hit] += len(found) - missed
         store.cells.row[self._miss] += missed

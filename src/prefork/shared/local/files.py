@@ -9,13 +9,14 @@
     locks/      a FIFO for each lock that is held                      locks.py
     topics/     a FIFO for each listener                               topics.py
 
-**Memory is reserved as a whole when the store is made.** LMDB writes through its memory map (WRITEMAP): a `set` costs 2.6 µs,
-where the same through write(2) costs 9.6. Where a file has a hole and its file system is full, such a write is SIGBUS and the
-end of the worker. So there are no holes: posix_fallocate(3) gets all pages (16 to 36 ms for 64 MB), or
-ENOSPC, which is an error that one can read. Rejected: growing as it fills.
+**Memory is reserved as a whole when the store is made.** LMDB writes through its memory map (WRITEMAP): a `set` costs
+2.6 µs, where the same through write(2) costs 9.6. Where a file has a hole and its file system is full, such a write
+is SIGBUS and the end of the worker. So there are no holes: posix_fallocate(3) gets all pages (16 to 36 ms for 64 MB),
+or ENOSPC, which is an error that one can read. Rejected: growing as it fills.
 
-A worker killed at any moment leaves nothing that needs mending: LMDB writes new pages and then turns one word, its lock
-is a robust mutex, and its readers' slots are cleared by whoever opens the store next, such as the dead worker's replacement.
+A worker killed at any moment leaves nothing that needs mending: LMDB writes new pages and then turns one word, its
+lock is a robust mutex, and its readers' slots are cleared by whoever opens the store next, such as the dead worker's
+replacement.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import fcntl
 import importlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +78,10 @@ class Files:
             self.path.mkdir(0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnavailableError(f"shared store {self.path}: {error.strerror}") from error
+        if self.path.stat().st_mode & stat.S_IWOTH:
+            raise StoreUnavailableError(
+                f"shared store {self.path}: everybody may write there, and so have code run here (pickle): chmod o-w"
+            )
 
     @contextlib.contextmanager
     def setting_up(self) -> Iterator[None]:
@@ -99,6 +105,8 @@ class Files:
         status = os.fstat(fd)
         if begin == 0 and status.st_size >= length and status.st_blocks * 512 >= status.st_size:
             return  # there are no holes: it need not look at each page, which takes milliseconds
+        if not hasattr(os, "posix_fallocate"):
+            return  # macOS: nobody knows a way there, and nobody has measured what happens
         try:
             os.posix_fallocate(fd, begin, length)
         except OSError as error:

@@ -1,23 +1,25 @@
 """Locks that end with their holder, and waiting for them without polling: a FIFO for each lock that is held.
 
-The holder has the FIFO open for reading and writing, and flock(2) on it. The kernel takes both back however the holder ends, the
-lock first and then the end of writing, which hangs up (POLLHUP) on all who have the other end open: they wait. So nobody
-polls, nobody has to be alive to wake them, and a descriptor is all that an event loop needs.
+The holder has the FIFO open for reading and writing, and flock(2) on it. The kernel takes both back however the
+holder ends, the lock first and then the end of writing, which hangs up (POLLHUP) on all who have the other end open:
+they wait. So nobody polls, nobody has to be alive to wake them, and a descriptor is all that an event loop needs.
 
     try     open the FIFO, made if need be; flock without waiting; is it still the one of that name? then it is ours
     wait    open it for reading; try once more (between the two the holder may have gone); then poll(2)
     let go  remove the name, close
 
-The name is removed by the holder while it holds, so there are only files for locks that are held, or whose holders were
-killed; the next one of that name takes those over.
+The name is removed by the holder while it holds, so there are only files for locks that are held, or whose holders
+were killed; the next one of that name takes those over.
 
-**A lease** is the time of modification of the FIFO, the moment at which it ends by the store's clock, where the FIFO is marked
-as executable; else there is none. Past it anyone may remove the name, and begin with a FIFO of its own; the late holder finds out that the name is not its own any more.
-What looks at leases or removes names of others does so under flock on the file `guard`.
+**A lease** is the time of modification of the FIFO, the moment at which it ends by the store's clock, where the FIFO
+is marked as executable; else there is none. Past it anyone may remove the name, and begin with a FIFO of its own; the
+late holder finds out that the name is not its own any more. What looks at leases or removes names of others does so
+under flock on the file `guard`.
 
-A FIFO that a fork holds too would outlive its holder's death: a fork closes it (`forsake`); a program that is executed
-does not get it. Cost: 9 µs for taking and letting go. Rejected: one record lock a name (F_SETLKW has no time-out, threads of a
-process share it); a record in LMDB with its owner's pid (whoever waits has to ask again and again whether that lives).
+A FIFO that a fork holds too would outlive its holder's death: a fork closes it (`forsake`); a program that is
+executed does not get it. Cost: 35 µs for taking and letting go, nine system calls. Rejected: one record lock a name
+(F_SETLKW has no time-out, threads of a process share it); a record in LMDB with its owner's pid (whoever waits has to
+ask again and again whether that lives).
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
 r"""The entries in the order in which they came, and who goes when the store is full: CLOCK, with the marks on a page of its own.
 
-Each entry is a record in a queue (`\xff number`), and an index says which number a key has (`e space NUL key`). When there is too
-little room, the oldest record is looked at: if it was read since it came, it loses its mark and goes to the end of the queue; else it
-goes for good. A `get` only leaves a mark (one byte, `usage.py`), so it writes nothing to the database (Corbató 1968, "A
-paging experiment with the Multics system": CLOCK, or FIFO with a second chance). `docs/shared.md` has the hit rates beside exact LRU.
+Each entry is a record in a queue (`\xff number`), and an index says which number a key has (`e space NUL key`). When
+there is too little room, the oldest record is looked at: if it was read since it came, it loses its mark and goes to
+the end of the queue; else it goes for good. A `get` only leaves a mark (one byte, `usage.py`), so it writes nothing
+to the database (Corbató 1968, "A paging experiment with the Multics system": CLOCK, or FIFO with a second chance).
+`docs/shared.md` has the hit rates beside exact LRU.
 
 * Full means pages, not bytes: what LMDB has in use, with all its overhead, may be `_FULL` of the map. The rest is for
   copies: each transaction writes new pages, and those that a reader may still see are not used again.
-* A `set` moves `_MOST_MOVES` records at most; the next one looks further, and until then the store may be a little over its limit.
-  So there is a bound on how long others wait for the write lock, and on the pages that one transaction writes, some 40. What
-  is larger than a 256th of the store is not moved: it has one chance.
+* A `set` moves `_MOST_MOVES` records at most; the next one looks further, and until then the store may be a little
+  over its limit. So there is a bound on how long others wait for the write lock, and on the pages that one
+  transaction writes, some 40. What is larger than a 256th of the store is not moved: it has one chance.
 * What has expired goes when its turn comes, marked or not.
-* The queue is appended to at one end and eaten from the other, so its pages are full. Rejected, after measuring: records in order
-  of their keys, with SIEVE. One that goes leaves a hole among others; LMDB joins pages only below a quarter full, and the
-  store held 21 % of its bytes in entries where now it holds some 60 %.
+* The queue is appended to at one end and eaten from the other, so its pages are full. Rejected, after measuring:
+  records in order of their keys, with SIEVE. One that goes leaves a hole among others; LMDB joins pages only below a
+  quarter full, and a store of 4 MB held 21 % of its bytes in entries where now it holds 45 %.
 
 Rejected too: exact LRU (each hit would write to LMDB: 1.1 µs, one at a time on the machine).
 """

@@ -1,13 +1,14 @@
 r"""The store of one machine, as one process uses it: LMDB opened behind the fork, and what lies beside it.
 
-The object itself survives forks. Nothing of LMDB may cross one: a process without other threads closes it before, and the next
-call on either side opens it anew (0.3 ms). Where there are threads, one of them may be reading, so it stays open, and the
-child keeps its copy for ever and opens another: to close the copy would end, in the reader table that all share, what the
-parent still reads. `begin` is the switch: LMDB's own when
-the store is open, and `_open_and_begin` when it is not, so that a `get` asks nothing.
+The object itself survives forks. Nothing of LMDB may cross one: a process without other threads closes it before, and
+the next call on either side opens it anew (0.3 ms). Where there are threads, one of them may be reading, so it stays
+open, and the child keeps its copy for ever and opens another: to close the copy would end, in the reader table that
+all share, what the parent still reads. `begin` is the switch: LMDB's own when the store is open, and
+`_open_and_begin` when it is not, so that a `get` asks nothing.
 
 One database holds everything; the first byte of a key says what it is. Rejected: a named database for each kind. Each
-costs another tree to copy on the way to the root in every transaction, and opening one made a `get` of 0.4 µs one of 0.9.
+costs another tree to copy on the way to the root in every transaction, and opening one made a `get` of 0.4 µs one of
+0.9.
 
     e space NUL key     which record has the entry                             entries.py
     \xff number         a record: when it ends, the key, the payload           queue.py
@@ -39,6 +40,7 @@ from prefork.shared.local.files import Files, leave
 from prefork.shared.local.locks import FifoLocks
 from prefork.shared.local.numbers import Numbers
 from prefork.shared.local.queue import Queue
+from prefork.shared.local.quick import WHAT_IS_BROKEN
 from prefork.shared.local.topics import Topics
 from prefork.shared.local.usage import Usage
 from prefork.shared.place import Place
@@ -50,7 +52,7 @@ _T = TypeVar("_T")
 _LIMITS: Final = b"e\x01limits\x00"
 """Rate limits are entries too: they end, and are evicted where they are not used. No name of a cache begins so."""
 
-_PATIENCE_S: Final = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+_PATIENCE_S: Final = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """Waits for a reader that was interrupted in its microsecond: until it goes on, no page that it might see is used again."""
 
 
@@ -139,6 +141,9 @@ class LmdbStore:
         self.queue = Queue(self.usage, files.map_bytes, self.clock)
         self.queue.recover(files.env)
         self.numbers_of = Numbers(self, self.cells)
+        # These outlive a closing: what is held stays held.
+        self._locks = self._locks or FifoLocks(files.path / "locks", self.clock, self._next_fencing)
+        self._topics = self._topics or Topics(self, files.path / "topics")
 
     @property
     def files(self) -> Files:
@@ -216,7 +221,13 @@ class LmdbStore:
 
     def translated(self, error: Exception) -> SharedError:
         """An error of LMDB as one of ours."""
-        damage = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError)
+        damage = (
+            lmdb.CorruptedError,
+            lmdb.PageNotFoundError,
+            lmdb.PanicError,
+            lmdb.InvalidError,
+            *WHAT_IS_BROKEN,
+        )
         if isinstance(error, damage):
             return self.files.damaged(error)
         if isinstance(error, lmdb.ReadersFullError):
@@ -287,7 +298,8 @@ class LmdbStore:
     def locks(self) -> FifoLocks:
         """The locks of this process."""
         if self._locks is None:
-            self._locks = FifoLocks(self.files.path / "locks", self.clock, self._next_fencing)
+            self.open()
+        assert self._locks is not None
         return self._locks
 
     def _next_fencing(self) -> int:
@@ -308,7 +320,8 @@ class LmdbStore:
     def topics(self) -> Topics:
         """The topics, as this process speaks and listens."""
         if self._topics is None:
-            self._topics = Topics(self, self.files.path / "topics")
+            self.open()
+        assert self._topics is not None
         return self._topics
 
     def publish(self, topic: bytes, message: bytes) -> None:

@@ -1,12 +1,13 @@
 """Topics: one tells all others, and who has nothing to hear is not woken.
 
-A message stands in LMDB, in a log of the last `KEPT` of its topic. Each listener has a FIFO in the topic's directory, and a
-byte in it says "look": a speaker writes one to each. A FIFO that is full has bytes enough, so no wake-up is lost; a
-FIFO that nobody reads (ENXIO) was a dead listener's, and is removed. A listener knows the number of the next message, so it
-neither misses one nor hears one twice; if that is older than the log, it is told that messages are lost.
+A message stands in LMDB, in a log of the last `KEPT` of its topic. Each listener has a FIFO in the topic's directory,
+and a byte in it says "look": a speaker writes one to each. A FIFO that is full has bytes enough, so no wake-up is
+lost; a FIFO that nobody reads (ENXIO) was a dead listener's, and is removed. A listener knows the number of the next
+message, so it neither misses one nor hears one twice; if that is older than the log, it is told that messages are
+lost.
 
-Rejected: the message itself in a datagram socket (its queue holds 10 on a stock kernel, and the rest is lost or waited
-for); inotify (a listener is woken for each file of the directory, and reads no more than that).
+Rejected: the message itself in a datagram socket (its queue holds 10 on a stock kernel, and the rest is lost or
+waited for); inotify (a listener is woken for each file of the directory, and reads no more than that).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The page on which readers leave a mark, so that a `get` never writes to the database.
 
-A header, then one byte for each of many numbers of entries: 1 if an entry of that number was read since it came, or last went to the end of the queue.
-Nobody takes a lock: a store of one byte is whole, and a mark that is lost or shared by two entries costs a little of the
-hit rate and nothing else. Only the holder of LMDB's write lock touches the header.
+A header, then one byte for each of many numbers of entries: 1 if an entry of that number was read since it came, or
+last went to the end of the queue. Nobody takes a lock: a store of one byte is whole, and a mark that is lost or
+shared by two entries costs a little of the hit rate and nothing else. Only the holder of LMDB's write lock touches
+the header.
 """
 
 from __future__ import annotations
