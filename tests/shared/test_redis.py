@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -309,6 +311,60 @@ def test_the_password_is_never_said(own_server: RedisServer) -> None:
     with pytest.raises(ConfigError) as wrong:
         connect("redis://:hunter2@localhost/0?colour=blue")
     assert "hunter2" not in str(wrong.value)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install."""
+    for name in [name for name in sys.modules if name.startswith("prefork.shared.remote")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigError, match=r"pip install prefork\[redis\]"):
+        connect("redis://localhost:1/5")
+
+
+def test_tls_and_a_password(redis_server: RedisServer) -> None:
+    """`rediss://` with the authority that signed the server's certificate; without it, a clear error."""
+    trustme = pytest.importorskip("trustme")
+    authority, server = trustme.CA(), RedisServer()
+    certificate = authority.issue_cert("localhost")
+    files = {name: server.folder / name for name in ("ca.pem", "cert.pem", "key.pem")}
+    authority.cert_pem.write_to_path(files["ca.pem"])
+    certificate.cert_chain_pems[0].write_to_path(files["cert.pem"])
+    certificate.private_key_pem.write_to_path(files["key.pem"])
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = [
+        "--bind",
+        "127.0.0.1",
+        "--tls-port",
+        f"{port}",
+        "--requirepass",
+        "hunter2",
+        "--tls-auth-clients",
+        "no",
+    ]
+    words += ["--tls-cert-file", str(files["cert.pem"]), "--tls-key-file", str(files["key.pem"])]
+    words += ["--tls-ca-cert-file", str(files["ca.pem"])]
+    try:
+        server.start(*words)
+    except AssertionError:
+        server.stop()
+        pytest.skip("this redis-server was built without TLS")
+    base = f"rediss://:hunter2@localhost:{port}/1"
+    url = f"{base}?ssl_ca_certs={files['ca.pem']}"
+    cache, topic = Cache("pages", url=url), Topic("news", url=url)
+    cache.set("key", b"x" * 100_000)
+    assert cache.get("key") == b"x" * 100_000
+    with topic.listen() as listener:
+        for number in range(50):
+            topic.publish(b"%d" % number * 1000)
+        heard = [listener.get(timeout_s=WAIT_S) for _ in range(50)]
+    assert heard == [b"%d" % number * 1000 for number in range(50)]
+    with pytest.raises(StoreUnavailableError, match="certificate"):
+        Cache("pages", url=base).get("key")
+    for each in (url, base):
+        connect(each).close()
+    server.stop()
 
 
 @pytest.mark.parametrize("option", ["timeout_s=0", "timeout_s=soon", "lease_s=-1", "colour=blue", "db=first"])

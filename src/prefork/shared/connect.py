@@ -11,6 +11,7 @@ import os
 import threading
 from typing import Final
 
+from prefork.errors import ConfigError
 from prefork.shared.place import Place, default_place, located, parse
 from prefork.shared.store import Store
 
@@ -62,6 +63,10 @@ def _make(place: Place) -> Store:
             store.close
         )  # before the directory of a lone process is removed, which was made earlier
         return store
-    from prefork.shared.remote.store import RedisStore  # noqa: PLC0415  (see above)
-
+    try:
+        from prefork.shared.remote.store import RedisStore  # noqa: PLC0415  (see above)
+    except ImportError as error:
+        raise ConfigError(
+            f"shared state on Redis needs the package redis ({error}): pip install prefork[redis]"
+        ) from error
     return RedisStore(place.url)
