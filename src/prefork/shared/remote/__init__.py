@@ -13,6 +13,6 @@ option of the URL, `prefork:` by default):
 
 and channels u:DB:NAME ("it was let go") and t:DB:TOPIC, which no database separates on a server.
 
-Times are the server's. Needs Redis 4 or Valkey; not for Redis Cluster (the keys of one script may lie on different nodes). A
+Times are the server's. Needs Redis 5 or Valkey; not for Redis Cluster (the keys of one script may lie on different nodes). A
 server that evicts (`maxmemory-policy allkeys-...`) evicts numbers and locks, too: let those have one that does not.
 """

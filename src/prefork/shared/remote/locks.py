@@ -21,6 +21,7 @@ from prefork.shared.remote.topics import Ear
 
 _MARGIN_S: Final = 0.001
 """The server rounds what is left of a lease to milliseconds."""
+_END_S: Final = 0.1
 
 
 class RedisHold:
@@ -71,34 +72,42 @@ class RedisHold:
 
 
 class Renewer:
-    """A thread that keeps what this process holds, while it holds anything. Its threads end by themselves."""
+    """A thread that keeps what this process holds. It is there only while something is held: who forks wants no threads."""
 
     def __init__(self, every_s: float) -> None:
         self.pid = os.getpid()
         self._every_s = every_s
         self._changed = threading.Condition()
         self._holds: set[RedisHold] = set()
-        self._is_running = False
+        self._thread: threading.Thread | None = None
 
     def add(self, hold: RedisHold) -> None:
         """Renew it from now on."""
         with self._changed:
             self._holds.add(hold)
-            if not self._is_running:
-                self._is_running = True
-                threading.Thread(target=self._run, name="prefork-shared-leases", daemon=True).start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="prefork-shared-leases", daemon=True)
+                self._thread.start()
 
     def drop(self, hold: RedisHold) -> None:
-        """Renew it no more."""
+        """Renew it no more. Waits a moment for the end of the thread, if it was the last one."""
         with self._changed:
             self._holds.discard(hold)
+            if self._holds or self._thread is None:
+                return
+            thread, self._thread = self._thread, None
+            self._changed.notify_all()
+        if thread is not threading.current_thread():
+            thread.join(_END_S)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait(self._every_s)
-                if not self._holds:
-                    self._is_running = False
+                if self._thread is threading.current_thread():
+                    self._changed.wait(self._every_s)
+                if (
+                    self._thread is not threading.current_thread()
+                ):  # nothing is held, or by another thread's time
                     return
                 holds = list(self._holds)
             for hold in holds:
