@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -216,6 +218,57 @@ def test_a_lock_without_a_lease_is_kept_while_its_process_lives(url: str, crowd:
         os.close(fd)
     admin.close()
     connect(url).close()
+
+
+def test_no_thread_stays_behind_a_lock(url: str) -> None:
+    """It keeps the lease, and is gone with it: it would be in the way of a fork."""
+    lock = Lock("nightly", url=url)
+    for _ in range(3):
+        with lock:
+            assert "prefork-shared-leases" in {thread.name for thread in threading.enumerate()}
+        assert "prefork-shared-leases" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_lease_that_cannot_be_kept_is_given_up(url: str) -> None:
+    """The thread that keeps it finds that out, and ends."""
+    place = f"{url}&lease_s=0.1"
+    lock, admin = Lock("nightly", url=place), client_of(url)
+    lock.acquire()
+    until(lambda: 0 < admin.pttl(b"prefork:l:lnightly") < 80)
+    until(lambda: admin.pttl(b"prefork:l:lnightly") > 80)
+    admin.set(b"prefork:l:lnightly", "somebody else")
+    until(lambda: "prefork-shared-leases" not in {thread.name for thread in threading.enumerate()})
+    assert not lock.is_held()
+    with pytest.raises(LockLostError):
+        lock.release()
+    admin.close()
+    connect(place).close()
+
+
+def test_who_waits_uses_the_connection_of_who_waited_before(url: str) -> None:
+    """And hears what concerns itself alone; if that one has died, it takes a new one."""
+    store, admin = connect(url), client_of(url)
+    for number in range(5):
+        store.lock_waiter(b"l%d" % number).close()
+    assert (
+        len([each for each in admin.client_list() if int(each["sub"]) or each["cmd"] == "unsubscribe"]) == 1
+    )
+    first, second = store.try_lock(b"l1", 60), store.try_lock(b"l2", 60)
+    assert first is not None
+    assert second is not None
+    waiter = store.lock_waiter(b"l1")
+    second.release()
+    admin.ping()  # the server has sent what there was to be sent
+    poll = select.poll()
+    poll.register(waiter.fileno(), select.POLLIN)
+    assert not poll.poll(20)
+    first.release()
+    assert poll.poll(WAIT_S * 1000)
+    waiter.close()
+    admin.client_kill_filter(_type="normal", skipme=True)
+    admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    store.lock_waiter(b"l1").close()
+    admin.close()
 
 
 def test_a_lock_that_the_server_has_forgotten_is_lost(url: str) -> None:

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -44,8 +45,20 @@ _T = TypeVar("_T")
 _GLOB: Final = re.compile(rb"[*?\[\]\\^-]")
 
 TIMEOUT_S: Final = 1.0
+_IDLE: Final = 4
 LEASE_S: Final = 10.0
 """Of a lock without a lease of its own: so long after its process has died it is let go."""
+
+
+@dataclass(slots=True)
+class _Mine:
+    """What one process has."""
+
+    pid: int
+    redis: redis.Redis
+    scripts: dict[str, Any] = field(default_factory=dict)
+    idle: list[Any] = field(default_factory=list)
+    """Connections of those who have waited, for the next ones."""
 
 
 class Client:
@@ -56,7 +69,7 @@ class Client:
         self.prefix = options.get("prefix", "prefork:").encode()
         self.timeout_s = _seconds(self.shown, "timeout_s", options.get("timeout_s", TIMEOUT_S))
         self.lease_s = _seconds(self.shown, "lease_s", options.get("lease_s", LEASE_S))
-        self._made: tuple[int, redis.Redis, dict[str, Any]] | None = None
+        self._made: _Mine | None = None
         self._silent_until_s = 0.0
         self._make()  # what is wrong with the URL is told now; nothing is connected
 
@@ -77,23 +90,23 @@ class Client:
             ) from error
         return made
 
-    def _mine(self) -> tuple[int, redis.Redis, dict[str, Any]]:
-        """The client of this process, and its scripts."""
+    def _mine(self) -> _Mine:
+        """What this process has, made if need be."""
         # No lock: two threads may make one each at the same time, and one of the two is thrown away unused.
         pid = os.getpid()
-        if self._made is None or self._made[0] != pid:
+        if self._made is None or self._made.pid != pid:
             self._silent_until_s = 0.0
-            self._made = (pid, self._make(), {})
+            self._made = _Mine(pid, self._make())
         return self._made
 
     @property
     def database(self) -> int:
         """The number of the database."""
-        return int(self._mine()[1].connection_pool.connection_kwargs.get("db") or 0)
+        return int(self._mine().redis.connection_pool.connection_kwargs.get("db") or 0)
 
     def call(self, do: Callable[[Any], _T]) -> _T:
         """Do something with the server. Raises StoreError. Blocks for `timeout_s` at most for each command."""
-        client = self._mine()[1]
+        client = self._mine().redis
         if time.monotonic() < self._silent_until_s:
             raise StoreUnavailableError(
                 f"shared store {self.shown}: it did not answer within {self.timeout_s:g} s a moment ago"
@@ -109,7 +122,7 @@ class Client:
 
     def run(self, script: str, keys: Sequence[bytes], words: Sequence[Any]) -> Any:
         """What a script of `scripts.py` returns. Raises StoreError, NotANumberError."""
-        known = self._mine()[2]
+        known = self._mine().scripts
 
         def do(client: redis.Redis) -> Any:
             made = known.get(script)
@@ -155,8 +168,11 @@ class Client:
             )
         return StoreUnavailableError(f"shared store {self.shown}: it refuses: {text}")
 
-    def connection(self) -> Any:
-        """A connection of its own, for one who waits or listens. Connected. Raises StoreUnavailableError."""
+    def connection(self, *, is_any: bool) -> Any:
+        """A connection of its own, for one who waits or listens. Connected. Raises StoreUnavailableError.
+
+        is_any: one that somebody has done with will do, though what it had asked for may still come.
+        """
 
         def connect(client: redis.Redis) -> Any:
             pool = client.connection_pool
@@ -164,14 +180,25 @@ class Client:
             made.connect()
             return made
 
-        return self.call(connect)
+        idle = self._mine().idle
+        return idle.pop() if is_any and idle else self.call(connect)
+
+    def keep(self, connection: Any) -> None:
+        """Keep a connection for the next who asks for one, or close it."""
+        mine = self._made
+        if mine is not None and mine.pid == connection.pid == os.getpid() and len(mine.idle) < _IDLE:
+            mine.idle.append(connection)
+        else:
+            connection.disconnect()
 
     def close(self) -> None:
         """Let go of this process's connections; the next call makes new ones."""
         made, self._made = self._made, None
-        if made is not None and made[0] == os.getpid():
-            made[1].close()
-            made[1].connection_pool.disconnect()
+        if made is not None and made.pid == os.getpid():
+            made.redis.close()
+            made.redis.connection_pool.disconnect()
+            for connection in made.idle:
+                connection.disconnect()
 
 
 def _split(url: str) -> tuple[dict[str, str], str, str]:

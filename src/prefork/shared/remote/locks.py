@@ -120,12 +120,12 @@ class Renewer:
 
 
 class RedisWaiter:
-    """See `store.Waiter`. A connection of its own."""
+    """See `store.Waiter`. A connection of its own, for as long as it waits."""
 
     def __init__(self, client: Client, name: bytes) -> None:
         self._client = client
         self._name = name
-        self._ear = Ear(client, channel_of(client, name))
+        self._ear = Ear(client, channel_of(client, name), is_brief=True)
 
     @property
     def retry_after_s(self) -> float | None:

@@ -33,22 +33,42 @@ def publish(client: Client, topic: bytes, message: bytes) -> None:
 
 
 class Ear:
-    """A connection that hears one channel. Its descriptor stays readable once the connection is gone."""
+    """A connection that hears one channel. Its descriptor stays readable once the connection is gone.
 
-    def __init__(self, client: Client, channel: bytes) -> None:
+    is_brief: it hears little, for a while (one who waits for a lock): its connection is used again, which spares the next one
+        half a millisecond.
+    """
+
+    def __init__(self, client: Client, channel: bytes, *, is_brief: bool = False) -> None:
         self._client = client
+        self._channel = channel
+        self._is_brief = is_brief
         self._fd = -1
         self._connection: Any = None
-        self._connection = client.connection()
         self._error: Exception | None = None
         try:
-            self._connection.send_command("SUBSCRIBE", channel)
-            self._connection.read_response()  # from here on nothing is missed
-            # A copy, because redis-py closes its own when the connection ends: a loop would never hear of that.
-            self._fd = os.dup(self._connection._sock.fileno())  # noqa: SLF001  (redis-py has no name for it)
+            self._begin(client.connection(is_any=is_brief))
         except (redis.RedisError, OSError) as error:
-            self._connection.disconnect()
-            raise client.told(error) from error
+            if not is_brief or isinstance(error, redis.TimeoutError):
+                raise client.told(error) from error
+            try:  # the one that was kept has died meanwhile
+                self._begin(client.connection(is_any=False))
+            except (redis.RedisError, OSError) as later:
+                raise client.told(later) from later
+
+    def _begin(self, connection: Any) -> None:
+        """Listen. From here on nothing is missed."""
+        try:
+            connection.send_command("SUBSCRIBE", self._channel)
+            # What comes before the answer was asked for by who had this connection before.
+            while connection.read_response()[:2] != [b"subscribe", self._channel]:
+                pass
+            # A copy, because redis-py closes its own when the connection ends: a loop would never hear of that.
+            self._fd = os.dup(connection._sock.fileno())  # noqa: SLF001  (redis-py has no name for it)
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._connection = connection
 
     def fileno(self) -> int:
         """Readable when there may be something, the end included."""
@@ -76,18 +96,27 @@ class Ear:
 
     def close(self) -> None:
         """Hear no more."""
-        if self._connection is not None:
-            self._connection.disconnect()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._end(connection)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _end(self, connection: Any) -> None:
+        if self._is_brief and self._error is None:
+            with contextlib.suppress(redis.RedisError, OSError):
+                connection.send_command("UNSUBSCRIBE", self._channel)
+                self._client.keep(connection)
+                return
+        connection.disconnect()
 
     def __del__(self) -> None:
         self.close()  # of a task that was cancelled while a thread connected
 
 
 class RedisSubscription:
-    """See `store.Subscription`."""
+    """See `store.Subscription`. Take once before the first wait: what was said just then may have been read already."""
 
     def __init__(self, client: Client, topic: bytes) -> None:
         self._client = client
