@@ -153,6 +153,13 @@ class MasterPlace:
         self.url = url
         self._tenancy = tenancy
         self._before = os.environ.get(VARIABLE)
+        os.register_at_fork(after_in_child=self._let_go)
+
+    def _let_go(self) -> None:
+        """In the zygote: the place is the master's; who uses the store holds one of its own."""
+        if self._tenancy is not None:
+            self._tenancy.leave()  # a copy
+            self._tenancy = None
 
     @classmethod
     def take(cls, asked: str | None, *, is_upgrade: bool) -> MasterPlace:
