@@ -68,7 +68,9 @@ async def try_lock(store: Store, name: bytes, lease_s: float | None) -> Hold | N
 
 async def release(store: Store, hold: Hold) -> bool:
     """Let it go, even if this task is cancelled meanwhile; False if it was lost before."""
-    return await asyncio.shield(asyncio.ensure_future(away(store, hold.release)))
+    if store.is_local:
+        return hold.release()
+    return await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(hold.release)))
 
 
 async def try_or_wait(

@@ -26,11 +26,13 @@ class RedisStore:
         self._numbers = [prefix + b"i", prefix + b"f"]
         self._texts = prefix + b"d"
         self._made_renewer: Renewer | None = None
+        self._spaces: dict[bytes, RedisSpace] = {}
 
     # -- entries ----------------------------------------------------------------------------------
 
     def space(self, name: bytes) -> Space:
-        return RedisSpace(self._client, name)
+        """One object for each name, because it counts hits: Django makes a backend for each thread and each async request."""
+        return self._spaces.setdefault(name, RedisSpace(self._client, name))
 
     # -- numbers and texts ------------------------------------------------------------------------
 
