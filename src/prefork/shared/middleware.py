@@ -61,11 +61,7 @@ def client_of_environ(environ: dict[str, Any]) -> str:
 
 
 class _Limit:
-    """What both have in common.
-
-    key: called with the scope or environment; gives who is limited, or None: nobody is.
-    on_error: what happens while the store cannot be used: "allow", logged at most once a minute, or "refuse", with 503.
-    """
+    """What both have in common: whose limit it is, and what happens without a store."""
 
     def __init__(self, limiter: RateLimiter, key: Callable[[Any], str | None], on_error: str) -> None:
         if on_error not in {"allow", "refuse"}:
@@ -113,9 +109,14 @@ class Refusal:
 
 
 class RateLimitASGI:
-    """Limits HTTP requests and WebSocket handshakes of an ASGI application. Answers 429; see the module and `_Limit`.
+    """Limits HTTP requests and WebSocket handshakes of an ASGI application: 429, with Retry-After.
 
     A WebSocket is refused with 429 where the server can say that (extension `websocket.http.response`), else with 403.
+
+    key: called with the scope; gives who is limited, as text of any length, or None: this one is not.
+    on_error: what happens while the store cannot be used: "allow", logged at most once a minute, or "refuse", with 503.
+
+    Raises ConfigError.
     """
 
     def __init__(
@@ -160,7 +161,13 @@ async def _answer(send: Send, refusal: Refusal, kind: str) -> None:
 
 
 class RateLimitWSGI:
-    """Limits requests to a WSGI application. Answers 429; see the module and `_Limit`."""
+    """Limits requests to a WSGI application: 429, with Retry-After.
+
+    key: called with the environment; gives who is limited, as text of any length, or None: this one is not.
+    on_error: what happens while the store cannot be used: "allow", logged at most once a minute, or "refuse", with 503.
+
+    Raises ConfigError.
+    """
 
     def __init__(
         self,
