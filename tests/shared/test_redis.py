@@ -413,6 +413,9 @@ def test_tls_and_a_password(redis_server: RedisServer) -> None:
         for number in range(50):
             topic.publish(b"%d" % number * 1000)
         heard = [listener.get(timeout_s=WAIT_S) for _ in range(50)]
+        with socket.socket(fileno=os.dup(listener.fileno())) as copy:
+            assert copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
     assert heard == [b"%d" % number * 1000 for number in range(50)]
     with pytest.raises(StoreUnavailableError, match="certificate"):
         Cache("pages", url=base).get("key")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,16 @@ except ImportError as _error:
 _T = TypeVar("_T")
 
 _GLOB: Final = re.compile(rb"[*?\[\]\\^-]")
+
+_KEEPALIVE: Final[dict[str, Any]] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    },
+}
+"""Who listens sends nothing: without this it would not learn for two hours (tcp(7)) that the other end has vanished."""
 
 TIMEOUT_S: Final = 1.0
 _IDLE: Final = 4
@@ -82,6 +93,7 @@ class Client:
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 decode_responses=False,
+                **({} if self._url.startswith("unix:") else _KEEPALIVE),
             )
             made.connection_pool.connection_class(**made.connection_pool.connection_kwargs)
         except (TypeError, ValueError) as error:
