@@ -3,7 +3,8 @@
     cache = SharedCache("pages")
     flask_caching.Cache(app, config={"CACHE_TYPE": "prefork.shared.cachelib.SharedCache"})
 
-Flask-Caching gives CACHE_OPTIONS to the class as they are. Needs the package cachelib. Its rules: a time-out of 0 is for ever, None is the default; a key may be of any length.
+Flask-Caching gives CACHE_OPTIONS to the class as they are. Needs the package cachelib. Its rules: a time-out of 0 is
+for ever, None is the default; a key may be of any length.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     CACHES = {"default": {"BACKEND": "prefork.shared.django.SharedCache"}}
 
-LOCATION is the URL of a store, or nothing for the fleet's own. OPTIONS: `name` (of the cache, "django"), `serialise`, `on_error`; see
-`Cache`. Two caches of one LOCATION and name are one, as with memcached, unless KEY_PREFIX tells them apart. MAX_ENTRIES and
-CULL_FREQUENCY mean nothing: the store is bounded in bytes.
+LOCATION is the URL of a store, or nothing for the fleet's own. OPTIONS: `name` (of the cache, "django"), `serialise`,
+`on_error`; see `Cache`. Two caches of one LOCATION and name are one, as with memcached, unless KEY_PREFIX tells them
+apart. MAX_ENTRIES and CULL_FREQUENCY mean nothing: the store is bounded in bytes.
 """
 
 from __future__ import annotations

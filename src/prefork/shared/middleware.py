@@ -2,9 +2,10 @@
 
     app = RateLimitASGI(app, RateLimiter("api", limit=100, window_s=60))
 
-Who a client is, is what the server says: `scope["client"]`, `REMOTE_ADDR`. Behind a proxy that is the proxy, and all clients share
-one limit, unless the server is told to trust the proxy's headers (`--trusted-proxies`), which is the place for that: here no
-header is believed. The addresses of one IPv6 /64 are one client, because a single one has that many.
+Who a client is, is what the server says: `scope["client"]`, `REMOTE_ADDR`. Behind a proxy that is the proxy, and all
+clients share one limit, unless the server is told to trust the proxy's headers (`--trusted-proxies`), which is the
+place for that: here no header is believed. The addresses of one IPv6 /64 are one client, because a single one has
+that many.
 """
 
 from __future__ import annotations

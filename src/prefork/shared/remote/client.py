@@ -1,11 +1,12 @@
 """Connections to the server, one pool for each process, and what its errors mean.
 
-* Nothing is connected before the first call. A fork never uses what its parent has connected: the process's id is looked at in
-  each call. (A connection that two processes use mixes up their answers.)
-* No command is sent twice: an addition whose answer was lost may have happened. A connection that the server closed while it was
-  idle is noticed before it is used, so a restart of the server is seen by those who call while it is away, and by nobody else.
-* Each call ends within `timeout_s`, for the connection and for the answer. After one that had to wait so long the next ones
-  fail at once, for as long again: a server that is silent, not gone, takes half of a thread's time at most.
+* Nothing is connected before the first call. A fork never uses what its parent has connected: the process's id is
+  looked at in each call. (A connection that two processes use mixes up their answers.)
+* No command is sent twice: an addition whose answer was lost may have happened. A connection that the server closed
+  while it was idle is noticed before it is used, so a restart of the server is seen by those who call while it is
+  away, and by nobody else.
+* Each call ends within `timeout_s`, for the connection and for the answer. After one that had to wait so long the
+  next ones fail at once, for as long again: a server that is silent, not gone, takes half of a thread's time at most.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Locks with a lease, and waiting for them.
 
-A server does not see a process die. What releases a lock then is the end of its lease: `lease_s` if the lock has one, and it is never made
-longer; else 10 s (`lease_s` of the URL), which a thread of the holder's process renews every third of that, for as long as the
-process lives. A holder that is stopped for longer than its lease has lost the lock; `is_held` and `release` say so, and
-`fencing` lets what is guarded refuse it.
+A server does not see a process die. What releases a lock then is the end of its lease: `lease_s` if the lock has one,
+and it is never made longer; else 10 s (`lease_s` of the URL), which a thread of the holder's process renews every
+third of that, for as long as the process lives. A holder that is stopped for longer than its lease has lost the lock;
+`is_held` and `release` say so, and `fencing` lets what is guarded refuse it.
 
 Who waits listens to a channel on which the holder tells that it lets go, and tries again when the lease ends.
 """

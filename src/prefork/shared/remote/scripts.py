@@ -1,7 +1,7 @@
 """What the server runs as a whole: Lua. `local` only; all times are the server's (`TIME`).
 
-Numbers in Lua are doubles: integers of 64 bits are added to by INCRBY and HINCRBY, which are exact, never by Lua. Doubles go back
-as text of 17 digits, because Redis cuts a Lua number that is returned to an integer.
+Numbers in Lua are doubles: integers of 64 bits are added to by INCRBY and HINCRBY, which are exact, never by Lua.
+Doubles go back as text of 17 digits, because Redis cuts a Lua number that is returned to an integer.
 """
 
 from __future__ import annotations

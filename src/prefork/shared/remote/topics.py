@@ -1,7 +1,8 @@
 """Topics: the server's publish and subscribe, heard on a connection of one's own.
 
-What the server drops (`client-output-buffer-limit pubsub`: 32 MB, or 8 MB for a minute) or what was said while the connection was
-broken is lost; the listener is told so, once, as soon as it hears again. Its descriptor is then a new one.
+What the server drops (`client-output-buffer-limit pubsub`: 32 MB, or 8 MB for a minute) or what was said while the
+connection was broken is lost; the listener is told so, once, as soon as it hears again. Its descriptor is then a new
+one.
 """
 
 from __future__ import annotations
