@@ -1,7 +1,7 @@
 # One entry for people and for CI. Every target makes its own virtual environment and is instant the
 # second time: a stamp file in the environment is newer than what was installed from.
 #
-#   make run                 serve examples/asgi_hello.py      PORT=8080 or BIND=127.0.0.1:8080
+#   make run                 serve the demo and its dashboard  PORT=8080 or BIND=127.0.0.1:8080, ADMIN=127.0.0.1:8081
 #   make test                the whole suite                   ARGS="-k reload"
 #   make bench               ourselves beside our peers        ARGS=--quick
 #   make lint types imports  ruff, mypy, import-linter
@@ -10,6 +10,7 @@
 VENV ?= .venv
 PORT ?= 8080
 BIND ?= 127.0.0.1:$(PORT)
+ADMIN ?= 127.0.0.1:8081
 ARGS ?=
 PYTHONS ?= 3.11 3.12 3.13
 LOCK := requirements/dev.txt
@@ -34,9 +35,10 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
-run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT=, BIND=, ARGS=)
-	@echo "serving examples/asgi_hello.py on http://$(BIND)   (stop with Ctrl-C)"
-	@exec $(BIN)/prefork --app-dir examples asgi_hello:app --bind $(BIND) $(ARGS)
+run: $(RUN_STAMP) ## serve the demo on http://127.0.0.1:8080, its dashboard on :8081 (PORT=, BIND=, ADMIN=, ARGS=)
+	@echo "the demo:      http://$(BIND)"
+	@echo "its dashboard: http://$(ADMIN)   (stop with Ctrl-C)"
+	@PREFORK_ADMIN=$(ADMIN) exec $(BIN)/prefork --app-dir examples/demo demo:app --bind $(BIND) --workers 4 $(ARGS)
 
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 	$(BIN)/python -m pytest $(ARGS)

@@ -207,6 +207,11 @@ const rounded = (value) => {
   return unit * [1, 2, 2.5, 5, 10].find((step) => step * unit >= value * 0.9999);
 };
 
+function decade(value) { // the next of 1, 3, 10, 30 above
+  const unit = 10 ** Math.floor(Math.log10(value) + 1e-9);
+  return unit * [1, 3, 10].find((step) => step * unit >= value * 0.9999);
+}
+
 function drawLane(lane, now) {
   const picture = at(`chart-${lane.id}`);
   const { width, height } = picture.getBoundingClientRect();
@@ -217,8 +222,8 @@ function drawLane(lane, now) {
   if (lane.isLog) {
     most = Math.max(lane.least, ...values);
     least = Math.min(most / 4, ...values.filter((value) => value > 0));
-    most = 10 ** (Math.ceil(Math.log10(most) * 2 - 1e-9) / 2);
-    least = 10 ** (Math.floor(Math.log10(least) * 2 + 1e-9) / 2);
+    most = decade(most);
+    least = 1 / decade(1 / least);
     y = (value) => height - 1 - (height - 3) * Math.log(Math.max(value, least) / least) / Math.log(most / least);
   } else {
     most = rounded(Math.max(lane.least, ...values));
