@@ -56,9 +56,6 @@ def main() -> None:
     log.default_logger()
     log.introduce("admin")
     try:
-        rights = privileges(message.user, message.group)
-        if rights is not None:
-            rights.give_up()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_serve(channel, message, fds))
     except Exception as error:  # whatever it is, the fleet serves on
@@ -73,6 +70,9 @@ async def _serve(channel: Channel, message: BeAdmin, fds: tuple[int, ...]) -> No
     names = {name.lower() for name in (*message.names, socket.gethostname())}
     watcher = Watcher(Line(socket.socket(fileno=line_fd)).report, Usages(system.Meter()))
     server = HttpServer(Site(watcher, names, others()), options=HttpOptions(lifespan="off"), limits=_LIMITS)
+    rights = privileges(message.user, message.group)
+    if rights is not None:  # nobody has been heard yet; what we load ourselves, only root may be able to read
+        rights.give_up()
     loop = asyncio.get_running_loop()
     serving = asyncio.ensure_future(server.serve_many(_listeners(channel, listening), None))
 
