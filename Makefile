@@ -30,7 +30,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision test autobahn lint format types imports docs-reference check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -91,6 +91,9 @@ test-all-pythons: ## the suite on each of PYTHONS that this machine has
 		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-$$version; tried=$$((tried + 1)); \
 	done; \
 	if [ $$tried = 0 ]; then echo "none of Python $(PYTHONS) was found"; exit 1; fi
+
+pictures: $(TEST_STAMP) ## take the screenshots of docs/img anew; needs chromium
+	$(BIN)/python -m tests.ecosystem.pictures
 
 lock: ## write requirements/dev.txt anew, from pyproject.toml
 	@rm -rf .venv-lock && $(MAKE) --no-print-directory .venv-lock/bin/python VENV=.venv-lock
