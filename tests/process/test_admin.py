@@ -327,3 +327,32 @@ def test_a_program_of_ones_own(
     assert not fleet.find_all("control socket")
     assert procfs.state(admin_pid(fleet)) in {"S", "R"}
     assert fleet.stop() == 0
+
+
+COUNTING = """
+    from prefork.shared import Metrics
+
+    orders = Metrics().counter("shop_orders_total", "Orders placed")
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            raise NotImplementedError
+        if scope["path"] == "/order":
+            orders.add()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def test_the_applications_own_metrics(fleet_of: Callable[..., Fleet], tmp_path: Path) -> None:
+    """Behind ours, whoever counted; and nothing is made for an application that has none."""
+    pytest.importorskip("lmdb", reason="the shared store of one machine is lmdb's")
+    site = Site(tmp_path)
+    site.write(COUNTING)
+    fleet = fleet_of(*site.serving("--admin", "127.0.0.1:0"))
+    wait_until_ready(fleet)
+    assert "shop_orders" not in look(fleet, "/metrics")[1]
+    for _ in range(7):
+        assert ask(fleet, "/order") == "ok"
+    assert metric(fleet, "shop_orders_total") == 7
+    assert fleet.stop() == 0

@@ -16,7 +16,6 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from typing import Final
 
 from prefork import system
@@ -26,6 +25,7 @@ from prefork.http.limits import HttpLimits
 from prefork.http.options import HttpOptions
 from prefork.http.server import HttpServer
 from prefork.observe import log
+from prefork.observe.applications import applications_metrics
 from prefork.observe.line import Line
 from prefork.observe.site import Site, Watcher
 from prefork.observe.usage import Usages
@@ -69,7 +69,9 @@ async def _serve(channel: Channel, message: BeAdmin, fds: tuple[int, ...]) -> No
     line_fd, *listening = fds
     names = {name.lower() for name in (*message.names, socket.gethostname())}
     watcher = Watcher(Line(socket.socket(fileno=line_fd)).report, Usages(system.Meter()))
-    server = HttpServer(Site(watcher, names, others()), options=HttpOptions(lifespan="off"), limits=_LIMITS)
+    server = HttpServer(
+        Site(watcher, names, [applications_metrics()]), options=HttpOptions(lifespan="off"), limits=_LIMITS
+    )
     rights = privileges(message.user, message.group)
     if rights is not None:  # nobody has been heard yet; what we load ourselves, only root may be able to read
         rights.give_up()
@@ -92,11 +94,6 @@ def _listeners(channel: Channel, fds: list[int]) -> list[Listener]:
     """As a worker's: the moment when the server reaches for them is when we are ready."""
     gate = Gate(lambda: channel.send(Ready()))
     return [Listener(fd, gate) for fd in fds]
-
-
-def others() -> list[Callable[[], str]]:
-    """What else is put behind our own metrics, each a text in Prometheus' format: nothing yet."""
-    return []
 
 
 if __name__ == "__main__":
