@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from prefork import control, system
-from prefork.channel import BeZygote, Channel, Start
+from prefork.channel import BeAdmin, BeZygote, Channel, Start
 from prefork.contracts import (
     CommandProducer,
     Logger,
@@ -37,6 +37,7 @@ from prefork.contracts import (
 from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, SharedError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
+from prefork.master.attendant import Attendance
 from prefork.master.controls import Controls
 from prefork.master.desk import describe_nothing
 from prefork.master.fleet import Fleet, Rules
@@ -53,6 +54,7 @@ from prefork.net.material import Clients, TLSBytes, TLSFiles, TLSMaterial
 from prefork.net.runfolder import new_path
 from prefork.net.systemd import Notifier
 from prefork.observe import log
+from prefork.observe.binding import admin_address
 from prefork.options import FleetOptions, share_or_bytes
 from prefork.scoreboard import Scoreboard
 from prefork.worker.job import Job
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 
 Addresses = str | Sequence[str]
 
+_ADMIN_BACKLOG = 128
 _MOST_PROCESSES = 1024
 """Workers that the scoreboard has room for, those of a reload counted twice: 1 MiB, of which only
 records that were used take memory. More than that do without."""
@@ -247,7 +250,12 @@ class Prefork(FleetOptions):
             for warning in listeners.warnings:
                 logger.warning("%s", warning)
             places = [address.url(is_tls) for address in listeners.addresses]
+            attendance = self._attendance(inheritance)
+            if attendance is not None:
+                left_open.callback(attendance.listeners.close)
             controls = self._controls(inheritance, logger)
+            if controls is None and attendance is not None:
+                controls = Controls("")
             if controls is not None:
                 left_open.callback(controls.close)
             pidfile = None if self.pidfile is None else Pidfile(self.pidfile)
@@ -269,17 +277,35 @@ class Prefork(FleetOptions):
                 scoreboard=_scoreboard(logger),
                 controls=controls,
                 gauge=Gauge(system.Meter(), self.max_memory_bytes, self._fleet_bytes()),
+                attendance=attendance,
             )
             left_open.callback(shell.close)
             name = getattr(self.server, "target", None)
             what = f"{name}: serving" if name else "serving"
             logger.info("%s %s with %d worker%s", what, ", ".join(places), count, "s" if count > 1 else "")
-            if controls is not None:
+            if controls is not None and controls.path:
                 logger.info("control socket: %s", controls.path)
+            if attendance is not None:
+                logger.info("admin: %s", attendance.listeners.addresses[0].url(False))
             try:
                 supervise(self._fleet(count, listeners, means), shell)
             finally:
                 self._inbox = None
+
+    def _attendance(self, inheritance: Inheritance) -> Attendance | None:
+        """What the admin process is given, if there is to be one. Raises ConfigError."""
+        addresses = [admin_address(self.admin)] if self.admin else []
+        kept = {str(address): inheritance.admin.get(str(address), []) for address in addresses}
+        for fd in {fd for fds in inheritance.admin.values() for fd in fds} - {
+            fd for fds in kept.values() for fd in fds
+        }:
+            os.close(fd)  # an old master's, at an address that is not wanted any more
+        if not addresses:
+            return None
+        listeners = ListenerSet.open(
+            addresses, reuseport=False, slots=1, backlog=_ADMIN_BACKLOG, inherited=kept
+        )
+        return Attendance(listeners, BeAdmin(self.user, self.group, tuple(self.admin_host)))
 
     def _controls(self, inheritance: Inheritance, logger: Logger) -> Controls | None:
         """The control socket, if there is to be one. With an old master before us it is opened when we are ready."""
@@ -381,6 +407,7 @@ class Prefork(FleetOptions):
             recycle_jitter=self.recycle_jitter,
             max_memory_bytes=self.max_memory_bytes,
             max_fleet_bytes=self._fleet_bytes(),
+            has_admin=bool(self.admin),
         )
         slots = listeners.slots_open
         return Fleet(
