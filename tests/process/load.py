@@ -115,16 +115,23 @@ class Load:
     """Load from a process of its own: `start()`, then `finish()`. As a context manager it ends for certain.
 
     url: as `Target.parse` takes it. clients: half fresh, half keep-alive. timeout_s: bound of one request.
-    expected: text that every body must hold.
+    expected: text that every body must hold. prefix: a command to run it by ("ip netns exec ...").
     """
 
     def __init__(
-        self, url: str, *, clients: int = 32, timeout_s: float = REQUEST_TIMEOUT_S, expected: str = ""
+        self,
+        url: str,
+        *,
+        clients: int = 32,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        expected: str = "",
+        prefix: Sequence[str] = (),
     ) -> None:
         self._url = url
         self._clients = clients
         self._timeout_s = timeout_s
         self._expected = expected
+        self._prefix = tuple(prefix)
         self._popen: subprocess.Popen[str] | None = None
         self._report: Report | None = None
 
@@ -133,6 +140,7 @@ class Load:
         arguments = [self._url, "--clients", str(self._clients), "--request-timeout", str(self._timeout_s)]
         self._popen = subprocess.Popen(
             [
+                *self._prefix,
                 sys.executable,
                 "-m",
                 "tests.process.load",
