@@ -32,7 +32,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision bench-shared test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
+.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -47,6 +47,9 @@ test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 
 autobahn: $(TEST_STAMP) $(AUTOBAHN)/bin/wstest ## the Autobahn suite for WebSockets; it needs a python2.7 (PYTHON2=)
 	PATH="$(CURDIR)/$(AUTOBAHN)/bin:$$PATH" $(BIN)/python -m pytest tests/ecosystem/test_http_autobahn.py $(ARGS)
+
+two-hosts: $(TEST_STAMP) ## two hosts as network namespaces, updated under load: needs root, iproute2, haproxy, redis-server
+	$(BIN)/python -m tests.process.two_hosts
 
 bench: bench-http bench-supervision bench-shared ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
 

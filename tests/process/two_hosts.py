@@ -175,9 +175,7 @@ class TwoHosts:
 
     def wait_until_up(self, host: str) -> None:
         """Wait until HAProxy sends requests there."""
-        wait_until(
-            lambda: self.is_up(host), f"host {host} up", show=lambda: self.tell_balancer("show stat")
-        )
+        wait_until(lambda: self.is_up(host), f"host {host} up", show=lambda: self.tell_balancer("show stat"))
 
     def start(self, host: str, version: str) -> Fleet:
         """Start prefork on a host, and wait until it serves with two workers."""
