@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prefork.observe import metrics
+from prefork.observe.visitors import OPEN_PATHS
 from tests.docs.deploying import DEPLOY, default_of, dockerfile, options_in_environment
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -70,8 +73,6 @@ def test_the_ports_are_those_that_prefork_opens(
 
 def test_probes_ask_what_they_mean(container: dict[str, Any]) -> None:
     """Ready is /readyz; alive is /healthz, so that a fleet whose application does not work is not restarted for it."""
-    from prefork.observe.visitors import OPEN_PATHS
-
     paths = {
         name: container[name]["httpGet"]["path"]
         for name in ("startupProbe", "readinessProbe", "livenessProbe")
@@ -85,7 +86,7 @@ def test_probes_ask_what_they_mean(container: dict[str, Any]) -> None:
 def test_the_pod_has_time_to_leave(
     pod: dict[str, Any], container: dict[str, Any], environment: dict[str, str]
 ) -> None:
-    """preStop and the grace period end before Kubernetes kills."""
+    """The pause of preStop and the grace period end before Kubernetes kills."""
     pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][-1].partition("sleep(")[2].rstrip(")"))
     grace_s = int(environment["PREFORK_GRACE_PERIOD"])
     assert grace_s == default_of("--grace-period")
@@ -115,10 +116,6 @@ def test_the_manifests_belong_together() -> None:
 
 def test_the_metric_that_scales_is_one_of_ours() -> None:
     """The autoscaler asks for what /metrics says."""
-    import inspect
-
-    from prefork.observe import metrics
-
     name = load("hpa-in-flight.yaml")["spec"]["metrics"][0]["pods"]["metric"]["name"]
     assert f'"{name}"' in inspect.getsource(metrics)
 
