@@ -155,8 +155,8 @@ def main() -> None:
     parser.add_argument("--sockets", action="store_true", help="measure the kernel's memory for a connection")
     options = vars(parser.parse_args())
     if options.pop("sockets"):
-        each = measure_socket_bytes()
-        print(f"{median(each):,.0f} bytes ({min(each):,.0f} to {max(each):,.0f}, n={len(each)})")
+        found = measure_socket_bytes()
+        print(f"{median(found):,.0f} bytes ({min(found):,.0f} to {max(found):,.0f}, n={len(found)})")
         return
     print(told(Inputs(**options)))
 
