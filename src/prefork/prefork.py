@@ -37,7 +37,7 @@ from prefork.contracts import (
 from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, SharedError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
-from prefork.master.attendant import Attendance
+from prefork.master.attendant import attend
 from prefork.master.controls import Controls
 from prefork.master.desk import describe_nothing
 from prefork.master.fleet import Fleet, Rules
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 
 Addresses = str | Sequence[str]
 
-_ADMIN_BACKLOG = 128
 _MOST_PROCESSES = 1024
 """Workers that the scoreboard has room for, those of a reload counted twice: 1 MiB, of which only
 records that were used take memory. More than that do without."""
@@ -250,7 +249,11 @@ class Prefork(FleetOptions):
             for warning in listeners.warnings:
                 logger.warning("%s", warning)
             places = [address.url(is_tls) for address in listeners.addresses]
-            attendance = self._attendance(inheritance)
+            attendance = attend(
+                admin_address(self.admin) if self.admin else None,
+                BeAdmin(self.user, self.group, tuple(self.admin_host)),
+                inheritance.admin,
+            )
             if attendance is not None:
                 left_open.callback(attendance.listeners.close)
             controls = self._controls(inheritance, logger)
@@ -291,21 +294,6 @@ class Prefork(FleetOptions):
                 supervise(self._fleet(count, listeners, means), shell)
             finally:
                 self._inbox = None
-
-    def _attendance(self, inheritance: Inheritance) -> Attendance | None:
-        """What the admin process is given, if there is to be one. Raises ConfigError."""
-        addresses = [admin_address(self.admin)] if self.admin else []
-        kept = {str(address): inheritance.admin.get(str(address), []) for address in addresses}
-        for fd in {fd for fds in inheritance.admin.values() for fd in fds} - {
-            fd for fds in kept.values() for fd in fds
-        }:
-            os.close(fd)  # an old master's, at an address that is not wanted any more
-        if not addresses:
-            return None
-        listeners = ListenerSet.open(
-            addresses, reuseport=False, slots=1, backlog=_ADMIN_BACKLOG, inherited=kept
-        )
-        return Attendance(listeners, BeAdmin(self.user, self.group, tuple(self.admin_host)))
 
     def _controls(self, inheritance: Inheritance, logger: Logger) -> Controls | None:
         """The control socket, if there is to be one. With an old master before us it is opened when we are ready."""

@@ -7,10 +7,12 @@ whom nobody asks does nothing.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from prefork import system
 from prefork.channel import BeAdmin, BootFailed, Ready
@@ -21,9 +23,11 @@ from prefork.master import events as e
 from prefork.master.controls import Controls
 from prefork.master.household import FIRST, LAST, Household
 from prefork.master.spawn import Kin, execute_helper
+from prefork.net.address import Address
 from prefork.net.listeners import ListenerSet
 
-MODULE = "prefork.observe.admin"
+MODULE: Final = "prefork.observe.admin"
+BACKLOG: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,21 @@ class Attendance:
 
     listeners: ListenerSet
     message: BeAdmin
+
+
+def attend(
+    address: Address | None, message: BeAdmin, inherited: Mapping[str, Sequence[int]]
+) -> Attendance | None:
+    """Open, or adopt, the listeners; None where there is to be no admin process. Raises AddressError.
+
+    inherited: an old master's listeners, by address: those that are not wanted any more are closed.
+    """
+    if address is None:
+        for fd in [fd for fds in inherited.values() for fd in fds]:
+            os.close(fd)
+        return None
+    listeners = ListenerSet.open([address], reuseport=False, slots=1, backlog=BACKLOG, inherited=inherited)
+    return Attendance(listeners, message)
 
 
 class Attendant:

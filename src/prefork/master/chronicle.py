@@ -120,7 +120,7 @@ def _end(child: Child, status: e.ExitStatus) -> tuple[str, str]:
     if child.phase.value in ("spawning", "booting"):
         why = child.failure.summary if child.failure else str(status)
         return "crash", f"{child} did not start: {why}"
-    if child.phase.value == "ready":
+    if child.phase.value in ("ready", "steered"):
         if status.is_clean:
             return "left", f"{child} left by itself"
         return "crash", f"{child} crashed: {status}"

@@ -68,7 +68,8 @@ def main() -> None:
 async def _serve(channel: Channel, message: BeAdmin, fds: tuple[int, ...]) -> None:
     line_fd, *listening = fds
     names = {name.lower() for name in (*message.names, socket.gethostname())}
-    watcher = Watcher(Line(socket.socket(fileno=line_fd)).report, Usages(system.Meter()))
+    line = Line(socket.socket(fileno=line_fd))
+    watcher = Watcher(line.report, Usages(system.Meter()))
     server = HttpServer(
         Site(watcher, names, [applications_metrics()]), options=HttpOptions(lifespan="off"), limits=_LIMITS
     )
@@ -88,6 +89,7 @@ async def _serve(channel: Channel, message: BeAdmin, fds: tuple[int, ...]) -> No
     loop.add_reader(channel.fileno(), heard)
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+    line.close()
 
 
 def _listeners(channel: Channel, fds: list[int]) -> list[Listener]:

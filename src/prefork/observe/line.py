@@ -41,6 +41,13 @@ class Line:
         except (OSError, control.ControlError) as error:
             raise SilentError(f"the master cannot be asked: {error}") from error
 
+    def close(self) -> None:
+        """Hang up. On the loop."""
+        if self._streams is not None:
+            self._streams[1].close()
+        else:
+            self._sock.close()
+
     async def _ask(self) -> control.StatusReport:
         if self._streams is None:
             self._streams = await asyncio.open_connection(sock=self._sock, limit=_ANSWER_BYTES)
