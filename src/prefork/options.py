@@ -21,6 +21,7 @@ START_METHODS = ("fork", "exec")
 CLIENT_CERTS = ("required", "optional")
 INTERFACES = ("auto", "asgi", "wsgi")
 SERVERS = ("prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 MOST_JITTER = 0.9
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGTkmgt]?)(i?[Bb])?")
@@ -295,6 +296,15 @@ class CommandOptions:
             "Least important messages to log.",
             "--log-level",
             choices=LOG_LEVELS,
+        ),
+    )
+    log_format: str = field(
+        default="text",
+        metadata=about(
+            "text for people, or json: one object a line, with time, level, process, slot, pid, generation, message and "
+            "exception.",
+            "--log-format",
+            choices=LOG_FORMATS,
         ),
     )
     log_file: str | None = field(

@@ -59,7 +59,7 @@ def go_to(settings: Settings) -> str:
 def build(settings: Settings) -> Start:
     """Make all that is needed to serve; opens the log, and nothing else. Raises ConfigError."""
     command = CommandOptions(**settings.of(CommandOptions))
-    logger = log.set_up(command.log_level, command.log_file)
+    logger = log.set_up(command.log_level, command.log_file, command.log_format)
     if command.application is None:
         raise ConfigError(
             'say what to serve: prefork MODULE:ATTR, or application = "MODULE:ATTR" in prefork.toml'

@@ -15,7 +15,7 @@ from prefork.http.limits import HttpLimits
 from prefork.options import about
 
 LIFESPANS: Final = ("auto", "on", "off")
-LOG_FORMATS: Final = ("common", "combined", "json")
+LOG_FORMATS: Final = ("common", "combined", "timed", "json")
 FORWARDED_BY: Final = ("any", "x-forwarded", "forwarded")
 MOST_THREADS: Final = 1024
 
@@ -47,7 +47,11 @@ class HttpOptions:
     )
     access_log_format: str = field(
         default="combined",
-        metadata=about("Format of the access log.", "--access-log-format", choices=LOG_FORMATS),
+        metadata=about(
+            "Format of the access log; timed is combined with the microseconds that the request took behind it.",
+            "--access-log-format",
+            choices=LOG_FORMATS,
+        ),
     )
     trusted_proxies: str = field(
         default="127.0.0.1,::1,unix",
