@@ -166,6 +166,39 @@ class FleetOptions:
             metavar="SIZE",
         ),
     )
+    reload: bool = field(
+        default=False,
+        metadata=about(
+            "For development: load the application anew when its code changes. Broken code is told, and the old serves on. "
+            "Needs watchfiles (the extra `watch`).",
+            "--reload",
+        ),
+    )
+    reload_dirs: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Directory to watch for --reload; default: --app-dir (in a program, the working directory). May be repeated.",
+            "--reload-dir",
+            metavar="DIRECTORY",
+        ),
+    )
+    reload_include: tuple[str, ...] = field(
+        default=("*.py",),
+        metadata=about(
+            "Files to watch for --reload: a name (*.py), or a path below the directory (templates/*.html). May be repeated.",
+            "--reload-include",
+            metavar="GLOB",
+        ),
+    )
+    reload_exclude: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Files and folders not to watch for --reload. Hidden folders, caches and virtual environments never are. "
+            "May be repeated.",
+            "--reload-exclude",
+            metavar="GLOB",
+        ),
+    )
     user: str | int | None = field(
         default=None,
         metadata=about(

@@ -77,6 +77,7 @@ def build(settings: Settings) -> Start:
     if fleet["control"] is None:
         fleet["control"] = "auto"
     prefork = Prefork(application, logger=logger, **{**fleet, "network": None})
+    prefork.reload_dirs = prefork.reload_dirs or (command.app_dir,)
     prefork.check()
     if prefork.recover_threshold is None:
         prefork.recover_threshold = CRASHES_A_WORKER * prefork.worker_count()
