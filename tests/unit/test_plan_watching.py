@@ -142,6 +142,18 @@ class TestAFirstStartThatFails:
         world.calm_down()
         assert world.is_serving(2, 2)
 
+    def test_by_one_worker_only_is_tried_again_when_another_is_ready(self) -> None:
+        """It was not the code."""
+        world = World(2, watches_code=True)
+        world.start()
+        world.load()
+        first, second = world.fork_all()
+        world.fail_boot(first)
+        assert not world.pending
+        world.accept(second)
+        world.calm_down()
+        assert world.is_serving(1, 2)
+
     def test_can_be_stopped_as_it_waits(self) -> None:
         """TERM, at once, and without an error."""
         world = World(2, watches_code=True)

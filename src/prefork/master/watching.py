@@ -64,9 +64,19 @@ def await_edit(draft: Draft) -> bool:
     fleet = draft.fleet
     if not fleet.rules.watches_code:
         return False
-    if not math.isinf(fleet.zygote_seat.not_before_s) or fleet.zygote_seat.not_before_s < 0:
+    if fleet.zygote_seat.not_before_s < math.inf:
         draft.info("nothing serves: waiting for an edit that mends it")
     fleet.zygote_seat = Seat(not_before_s=math.inf)
     for slot in range(fleet.wanted):
         fleet.seats[slot] = replace(fleet.seat(slot), not_before_s=math.inf)
     return True
+
+
+def await_edit_no_more(draft: Draft) -> None:
+    """A worker is ready: it was not the code, or that has been mended. Who waits for an edit is tried again."""
+    fleet = draft.fleet
+    if fleet.zygote_seat.not_before_s == math.inf:
+        fleet.zygote_seat = Seat()
+    for slot, seat in fleet.seats.items():
+        if seat.not_before_s == math.inf:
+            fleet.seats[slot] = replace(seat, not_before_s=-math.inf)
