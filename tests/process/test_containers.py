@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,10 @@ def contained(fleet_of_words: Callable[..., Fleet]) -> Callable[..., Container]:
 
 
 @pytest.fixture
-def fleet_of_words() -> Callable[..., Fleet]:
+def fleet_of_words() -> Iterator[Callable[..., Fleet]]:
     """A fleet that something else starts."""
     with contextlib.ExitStack() as stack:
-        yield lambda *words, **how: stack.enter_context(Fleet(list(words), **how))  # type: ignore[misc]
+        yield lambda *words, **how: stack.enter_context(Fleet(list(words), **how))
 
 
 def wait_until_ready_inside(fleet: Fleet, workers: int) -> None:
@@ -216,10 +217,8 @@ def test_a_low_port_and_workers_without_rights(
 
 
 @pytest.fixture
-def public_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def public_site() -> Iterator[Site]:
     """A site that another user can read."""
-    import tempfile  # noqa: PLC0415  (for this one)
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -234,7 +233,7 @@ def public_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
                 await send({"type": "http.response.body", "body": b"uid %d" % os.getuid()})
             """
         )
-        yield site  # type: ignore[misc]
+        yield site
 
 
 # ---------------------------------------------------------------------------------------- systemd
