@@ -46,8 +46,8 @@ _IS_AWAKE: Final = 1
 _TICK_MS: Final = 2
 _IN_FLIGHT: Final = 3
 _STATUSES: Final = 8
-STATUS_CLASSES: Final = 6
-"""By a status's first digit; 0 is nobody's."""
+STATUS_CLASSES: Final = 8
+"""By a status's first digit, of which the lowest three bits count: 8xx and 9xx, which nothing stands for, are 0 and 1."""
 _BUCKETS: Final = 16
 _COUNTED: Final = slice(_STATUSES, _BUCKETS + BUCKETS)
 

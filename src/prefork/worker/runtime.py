@@ -29,7 +29,18 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from prefork import system
-from prefork.channel import BootFailed, Channel, LogLevel, Ready, Reopen, ShowStacks, Stacks, Start, Worn
+from prefork.channel import (
+    BootFailed,
+    Channel,
+    LogLevel,
+    Message,
+    Ready,
+    Reopen,
+    ShowStacks,
+    Stacks,
+    Start,
+    Worn,
+)
 from prefork.errors import EXIT_APPLICATION, EXIT_FAILURE, EXIT_OK, DrainedError
 from prefork.scoreboard import Entry
 from prefork.worker import leaving, signals
@@ -53,6 +64,8 @@ class Worker:
         self._cancel: Callable[[], object] | None = None
         """Cancels the coroutine that serves, if one does."""
         self._is_orphan = False
+        self._is_reading = self._has_more = False
+        """What the master says is being read; and there may be more of it."""
 
     # -- the life ---------------------------------------------------------------------------------
 
@@ -174,21 +187,33 @@ class Worker:
         self._read_channel(frame)
 
     def _read_channel(self, frame: FrameType | None) -> None:
+        if self._is_reading:  # a signal within the handler of the last: that one goes on reading
+            self._has_more = True
+            return
         if self._is_orphan:
             return
-        # Several signals may come as one: a message and, behind it, the end.
-        while not self.channel.is_closed and self.channel.has_waiting(0):
-            for message, _ in self.channel.receive():
-                if isinstance(message, Reopen):
-                    self.job.reopen_logs()
-                elif isinstance(message, LogLevel):
-                    self.job.set_log_level(message.level)
-                elif isinstance(message, ShowStacks):
-                    self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__)))
+        self._has_more = True
+        while self._has_more:
+            self._is_reading, self._has_more = True, False
+            try:
+                # Several signals may come as one: a message and, behind it, the end.
+                while not self.channel.is_closed and self.channel.has_waiting(0):
+                    for message, _ in self.channel.receive():
+                        self._heed(message, frame)
+            finally:
+                self._is_reading = False
         if self.channel.is_closed:
             self._is_orphan = True
             if self.job.on_master_death is not None:
                 self.job.on_master_death()
+
+    def _heed(self, message: Message, frame: FrameType | None) -> None:
+        if isinstance(message, Reopen):
+            self.job.reopen_logs()
+        elif isinstance(message, LogLevel):
+            self.job.set_log_level(message.level)
+        elif isinstance(message, ShowStacks):
+            self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__)))
 
     # -- leaving ----------------------------------------------------------------------------------
 
