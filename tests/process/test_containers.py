@@ -169,12 +169,13 @@ exec "$@"
 def test_a_root_that_is_read_only(
     fleet_of_words: Callable[..., Fleet], tmp_path: Path, method: str, words: tuple[str, ...]
 ) -> None:
-    """Not even /dev/shm and /tmp can be written to: it serves, replaces, reloads, and stops; preforkctl is told to be missed."""
+    """Not even /dev/shm and /tmp can be written to: it serves, replaces, reloads, and stops, and warns of what it misses."""
     site = Site(tmp_path)
     command = [sys.executable, "-m", "prefork", *site.serving(*words, "--start-method", method)]
     fleet = fleet_of_words("unshare", "--mount", "sh", "-c", READ_ONLY, "sh", *command, cwd=tmp_path)
     first, _ = wait_until_ready(fleet)
     assert fleet.find_all("no control socket, preforkctl cannot be answered")
+    assert fleet.find_all("workers will have no shared state")
     assert ask(fleet)
     fleet.kill(first)
     fleet.wait_for_workers(3)
