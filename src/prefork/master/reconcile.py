@@ -44,8 +44,8 @@ def reconcile(draft: Draft) -> None:
         _steer(draft)
     _dismiss_unwanted(draft)
     _fill_slots(draft)
-    _renew_worn(draft)
     _replace_older(draft)
+    _renew_worn(draft)  # behind it: the end of a reload lets the next one be recycled, and no other event may come
     if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)
