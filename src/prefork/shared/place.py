@@ -174,7 +174,9 @@ class MasterPlace:
         if inherited is not None and not is_upgrade:
             inherited = None  # of a master above our program: its state is not ours
         if asked is not None and parse(asked).options.is_anonymous:
-            asked = None  # nobody's wish: the command has found in the environment what a master had left there
+            asked = (
+                None  # nobody's wish: the command has found in the environment what a master had left there
+            )
         said = os.environ.get(VARIABLE)
         is_said = bool(said) and not parse(said or "").options.is_anonymous
         place = parse(asked or (said if is_said and said else DEFAULT))
