@@ -45,7 +45,8 @@ def reconcile(draft: Draft) -> None:
     _dismiss_unwanted(draft)
     _fill_slots(draft)
     _replace_older(draft)
-    _renew_worn(draft)  # behind it: the end of a reload lets the next one be recycled, and no other event may come
+    # Behind it: the end of a reload lets the next one be recycled, and no other event may come.
+    _renew_worn(draft)
     if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)
