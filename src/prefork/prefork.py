@@ -41,6 +41,7 @@ from prefork.master.controls import Controls
 from prefork.master.desk import describe_nothing
 from prefork.master.fleet import Fleet, Rules
 from prefork.master.gauge import Gauge
+from prefork.master.lookout import Lookout, Sights
 from prefork.master.loop import supervise
 from prefork.master.pidfile import Pidfile
 from prefork.master.shell import Hooks, Means, Shell
@@ -229,6 +230,7 @@ class Prefork(FleetOptions):
             raise ConfigError(
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
+        lookout = self._lookout()
         inheritance = inherit(os.environ)
         count = self.worker_count()
         with contextlib.ExitStack() as left_open:
@@ -269,6 +271,7 @@ class Prefork(FleetOptions):
                 scoreboard=_scoreboard(logger),
                 controls=controls,
                 gauge=Gauge(system.Meter(), self.max_memory_bytes, self._fleet_bytes()),
+                lookout=lookout,
             )
             left_open.callback(shell.close)
             name = getattr(self.server, "target", None)
@@ -299,6 +302,17 @@ class Prefork(FleetOptions):
             logger.warning("no control socket, preforkctl cannot be answered: %s", error)
             return None
         return controls
+
+    def _lookout(self) -> Lookout | None:
+        """Who watches the code, if it is to be watched. Raises ConfigError."""
+        if not self.reload:
+            return None
+        sights = Sights.of(self.reload_dirs, self.reload_include, self.reload_exclude)
+        # Python tells two versions of a module apart by second and size only, and would run the cached one of an edit
+        # that follows another at once. For forks; and for what is run again.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        return Lookout(sights)
 
     def _fleet_bytes(self) -> int | None:
         """The budget of all processes together, in bytes. Raises ConfigError."""
@@ -381,6 +395,7 @@ class Prefork(FleetOptions):
             recycle_jitter=self.recycle_jitter,
             max_memory_bytes=self.max_memory_bytes,
             max_fleet_bytes=self._fleet_bytes(),
+            watches_code=self.reload,
         )
         slots = listeners.slots_open
         return Fleet(

@@ -309,6 +309,7 @@ class FleetMachine(RuleBasedStateMachine):
         uses_zygote=st.booleans(),
         reuseport=st.booleans(),
         max_age_s=st.sampled_from([math.inf, math.inf, 40.0]),
+        watches_code=st.booleans(),
         memory=st.sampled_from([(None, None), (None, None), (100, None), (None, 150), (100, 150)]),
     )
     def begin(
@@ -323,6 +324,7 @@ class FleetMachine(RuleBasedStateMachine):
         uses_zygote: bool,
         reuseport: bool,
         max_age_s: float,
+        watches_code: bool,
         memory: tuple[int | None, int | None],
     ) -> None:
         self.world = World(
@@ -335,6 +337,7 @@ class FleetMachine(RuleBasedStateMachine):
             uses_zygote=uses_zygote,
             reuseport=reuseport,
             max_age_s=max_age_s,
+            watches_code=watches_code,
             recycle_jitter=0.2,
             max_memory_bytes=memory[0],
             max_fleet_bytes=memory[1],
@@ -524,6 +527,16 @@ class FleetMachine(RuleBasedStateMachine):
     def log_files_are_moved(self) -> None:
         self.world.feed(e.ReopenAsked())
 
+    @precondition(lambda self: self.world.fleet.rules.watches_code)
+    @rule()
+    def the_code_is_edited(self) -> None:
+        self.world.feed(e.CodeChanged("app.py"))
+
+    @precondition(lambda self: self.world.fleet.rules.watches_code)
+    @rule()
+    def whoever_watches_the_code_ends(self) -> None:
+        self.world.feed(e.LookoutLost("exit status 1"))
+
     @rule()
     def an_upgrade_is_asked_for(self) -> None:
         self.world.feed(e.UpgradeAsked())
@@ -557,6 +570,9 @@ class FleetMachine(RuleBasedStateMachine):
         world = self.world
         world.is_out_of_processes = False
         world.calm_down()
+        if world.fleet.rules.watches_code and not world.processes:
+            world.feed(e.CodeChanged("app.py"))  # its start has failed, and this mends it
+            world.calm_down()
         fleet = world.fleet
         assert not world.has_an_end_to_wait_for()
         self._who_waited_has_been_told()
@@ -586,6 +602,7 @@ class FleetMachine(RuleBasedStateMachine):
         assert all(world.final(client) is not None for client in world.answers if client not in self.left)
         bound_s = world.fleet.rules.grace_s + SPAWN_TIMEOUT_S + RETIRE_S + STACKS_S + FAST_STOP_S
         assert world.now_s - asked_s <= bound_s
+        assert not world.fleet.lookout.is_running
         error = world.fleet.stopping.error
         if world.fleet.rules.recover_threshold == math.inf:
             assert not isinstance(error, OverRecoveryError)

@@ -59,7 +59,7 @@ def go_to(settings: Settings) -> str:
 def build(settings: Settings) -> Start:
     """Make all that is needed to serve; opens the log, and nothing else. Raises ConfigError."""
     command = CommandOptions(**settings.of(CommandOptions))
-    logger = log.set_up(command.log_level, command.log_file)
+    logger = log.set_up(command.log_level, command.log_file, command.log_format)
     if command.application is None:
         raise ConfigError(
             'say what to serve: prefork MODULE:ATTR, or application = "MODULE:ATTR" in prefork.toml'
@@ -77,6 +77,7 @@ def build(settings: Settings) -> Start:
     if fleet["control"] is None:
         fleet["control"] = "auto"
     prefork = Prefork(application, logger=logger, **{**fleet, "network": None})
+    prefork.reload_dirs = prefork.reload_dirs or (command.app_dir,)
     prefork.check()
     if prefork.recover_threshold is None:
         prefork.recover_threshold = CRASHES_A_WORKER * prefork.worker_count()

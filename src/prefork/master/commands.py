@@ -172,6 +172,16 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class StartLookout:
+    """Start the process that watches the code. Answered by LookoutReady or LookoutLost."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndLookout:
+    """End the process that watches the code, if it has not ended yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Say something."""
 
@@ -207,6 +217,8 @@ Command = (
     | SetLogLevel
     | StartUpgrade
     | KillUpgrade
+    | StartLookout
+    | EndLookout
     | Announce
     | Log
     | Finish

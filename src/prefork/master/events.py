@@ -234,6 +234,27 @@ class UpgradeLost:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class LookoutReady:
+    """The process that watches the code watches it."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookoutLost:
+    """The process that watches the code has ended, or could not be started."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChanged:
+    """The application's code has been edited."""
+
+    what: str
+
+
 ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn
 """Facts about one worker; the others are about a zygote, the time, or the whole."""
 
@@ -258,4 +279,7 @@ Event = (
     | StacksSeen
     | UpgradeReady
     | UpgradeLost
+    | LookoutReady
+    | LookoutLost
+    | CodeChanged
 )

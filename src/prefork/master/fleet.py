@@ -65,6 +65,8 @@ class Rules:
     """Share by which the two bounds above are shortened at random, at most."""
     max_memory_bytes: int | None = None
     max_fleet_bytes: int | None = None
+    watches_code: bool = False
+    """A change of the application's code is a reload."""
 
     @property
     def watches_memory(self) -> bool:
@@ -137,6 +139,15 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookout:
+    """The process that watches the code, and how long to wait before there is another."""
+
+    is_running: bool = False
+    streak: int = 0
+    not_before_s: float = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Somebody on the control socket waits for the outcome of a request."""
 
@@ -200,6 +211,7 @@ class Fleet:
     """Samples in a row that showed more memory in all than the fleet may have."""
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
+    lookout: Lookout = field(default_factory=Lookout)
     finished: bool = False
 
     def copy(self) -> Fleet:
@@ -262,6 +274,7 @@ class Fleet:
             times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
             times += [x.wears_at_s for x in self.children.values() if x.phase is Phase.READY and not x.worn]
             times.append(self.memory_due_s)
+            times.append(self.lookout.not_before_s if not self.lookout.is_running else None)
             if self.may_recycle and self._can_fork() and self.worn_child() is not None:
                 times.append(self.renewal_seat.not_before_s)
         finite = [t for t in times if t is not None and math.isfinite(t)]

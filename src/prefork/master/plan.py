@@ -22,6 +22,7 @@ from prefork.master.reconcile import reconcile
 from prefork.master.reloads import ask_reload
 from prefork.master.requests import asked, client_left, stacks_seen
 from prefork.master.waits import answer_waits, end_upgrade, give_stacks_up
+from prefork.master.watching import code_changed, lookout_lost, lookout_ready
 from prefork.master.zygotes import zygote_exited, zygote_failed, zygote_ready, zygote_unstarted
 
 
@@ -190,4 +191,7 @@ EVENTS: dict[type, Callable[..., None]] = {
     e.MemorySeen: recycling.memory_seen,
     e.UpgradeReady: _upgrade_ready,
     e.UpgradeLost: _upgrade_lost,
+    e.LookoutReady: lookout_ready,
+    e.LookoutLost: lookout_lost,
+    e.CodeChanged: code_changed,
 }

@@ -25,12 +25,14 @@ from prefork.master.events import Stop
 from prefork.master.fleet import Child, Phase, ZygotePhase
 from prefork.master.recycling import watch_memory
 from prefork.master.waits import tell_end
+from prefork.master.watching import keep_lookout
 
 
 def reconcile(draft: Draft) -> None:
     """Append the commands that bring the fleet nearer to what is wanted. Pure but for `draft`."""
     if draft.fleet.finished:
         return
+    keep_lookout(draft)
     if draft.fleet.stopping is not None:
         _wind_down(draft, draft.fleet.stopping.how)
         return
@@ -42,8 +44,9 @@ def reconcile(draft: Draft) -> None:
         _steer(draft)
     _dismiss_unwanted(draft)
     _fill_slots(draft)
-    _renew_worn(draft)
     _replace_older(draft)
+    # Behind it: the end of a reload lets the next one be recycled, and no other event may come.
+    _renew_worn(draft)
     if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)

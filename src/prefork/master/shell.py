@@ -23,6 +23,7 @@ from prefork.master.controls import Controls
 from prefork.master.desk import Desk, describe_nothing
 from prefork.master.gauge import Gauge
 from prefork.master.household import FIRST, Household
+from prefork.master.lookout import Lookout
 from prefork.master.pidfile import Pidfile
 from prefork.master.signals import Inbox
 from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote
@@ -86,6 +87,7 @@ class Shell:
         scoreboard: Scoreboard | None = None,
         controls: Controls | None = None,
         gauge: Gauge | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
         self.listeners = listeners
         self.inbox = inbox
@@ -102,6 +104,7 @@ class Shell:
         self._watchdog_due_s = system.now_s()
         self._household.watch(inbox.fileno(), FIRST, self._asked)
         self._gauge = gauge
+        self._lookout = lookout
         self._controls = controls
         self._desk = Desk(controls, self._household, scoreboard, means.describe, means.set_log_level)
         if controls is not None:
@@ -127,6 +130,8 @@ class Shell:
             c.SetLogLevel: self._desk.set_log_level,
             c.StartUpgrade: self._start_upgrade,
             c.KillUpgrade: self._kill_upgrade,
+            c.StartLookout: self._start_lookout,
+            c.EndLookout: self._end_lookout,
             c.Announce: self._announce,
             c.Log: self._log,
             c.Finish: self._finish,
@@ -160,6 +165,8 @@ class Shell:
         self._upgrade.close()
         self._notifier.close()
         self.inbox.close()
+        if self._lookout is not None:
+            self._lookout.close()
         if self._controls is not None:
             self._controls.close()
         if self._scoreboard is not None:
@@ -173,7 +180,7 @@ class Shell:
             if event is not None:
                 yield event
             else:
-                yield from self._household.look_after(self._upgrade.pids)
+                yield from self._household.look_after(self._upgrade.pids | self._lookout_pids)
 
     # -- what goes out ----------------------------------------------------------------------------
 
@@ -321,6 +328,24 @@ class Shell:
     def _kill_upgrade(self, _command: c.KillUpgrade) -> None:
         self._household.unwatch(self._upgrade.fd)
         self._upgrade.kill()
+
+    @property
+    def _lookout_pids(self) -> set[int]:
+        return self._lookout.pids if self._lookout is not None else set()
+
+    def _start_lookout(self, _command: c.StartLookout) -> Iterable[e.Event]:
+        assert self._lookout is not None
+        try:
+            fd = self._lookout.start()
+        except OSError as error:
+            return (e.LookoutLost(f"it cannot be started: {error}"),)
+        self._household.watch(fd, FIRST, self._lookout.said)
+        return ()
+
+    def _end_lookout(self, _command: c.EndLookout) -> None:
+        if self._lookout is not None:
+            self._household.unwatch(self._lookout.fd)
+            self._lookout.end()
 
     def _announce(self, command: c.Announce) -> None:
         if command.state == "reloading":

@@ -148,7 +148,7 @@ def _hold_command(popen: subprocess.Popen[Any]) -> system.StartedCommand:
         raise
 
 
-def _launcher() -> list[str]:
+def launcher() -> list[str]:
     """A prefix that asks the kernel to end the command with us, before anything of it is run.
 
     Its imports take as long as they like, and only after them does it hear of anything. The request outlives
@@ -164,7 +164,7 @@ def _launcher() -> list[str]:
 
 
 def _run_again(files: Sequence[HasFileno], folder: str | None) -> subprocess.Popen[Any]:
-    prefix = _launcher() if sys.platform == "linux" else []
+    prefix = launcher() if sys.platform == "linux" else []
     environ = {**os.environ, **child_environment()}
     fds = [x.fileno() for x in files]
     return subprocess.Popen([*prefix, *program()], env=environ, pass_fds=fds, cwd=folder)
