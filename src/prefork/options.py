@@ -223,6 +223,24 @@ class FleetOptions:
             off="--no-control",
         ),
     )
+    admin: str | None = field(
+        default=None,
+        metadata=about(
+            "Serve metrics, health and a dashboard here, by a process of its own: HOST:PORT or unix:PATH; a port alone is "
+            "one of 127.0.0.1. Default: not at all.",
+            "--admin",
+            metavar="ADDRESS",
+        ),
+    )
+    admin_host: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Name by which the admin process may be asked, besides addresses, localhost and this machine's name. May be "
+            "repeated.",
+            "--admin-host",
+            metavar="NAME",
+        ),
+    )
 
     shared: str | None = field(
         default=None,

@@ -20,6 +20,7 @@ from prefork.net.address import parse_address
 from prefork.net.owner import group_id, user_id
 from prefork.net.systemd import inherited_listeners
 from prefork.observe import log
+from prefork.observe.binding import admin_address
 from prefork.options import CommandOptions, FleetOptions
 from prefork.prefork import Prefork
 from prefork.worker.loading import split_target
@@ -94,6 +95,8 @@ def check(settings: Settings) -> str:
     start = build(settings)
     for address in start.addresses:
         parse_address(address, None)
+    if start.prefork.admin:
+        admin_address(start.prefork.admin)
     if start.certfile is not None and start.keyfile is not None:
         from prefork.net.material import TLSFiles
         from prefork.net.tls import server_context

@@ -164,6 +164,21 @@ class KillUpgrade:
 
 
 @dataclass(frozen=True, slots=True)
+class StartAdmin:
+    """Start the admin process. Answered by AdminReady, AdminUnstarted or AdminExited."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetireAdmin:
+    """Close the admin process's channel: it leaves by itself. Answered by AdminExited."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillAdmin:
+    """Send the admin process SIGKILL. Answered by AdminExited."""
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Tell the service manager (sd_notify) where we are."""
 
@@ -219,6 +234,9 @@ Command = (
     | KillUpgrade
     | StartLookout
     | EndLookout
+    | StartAdmin
+    | RetireAdmin
+    | KillAdmin
     | Announce
     | Log
     | Finish

@@ -255,6 +255,32 @@ class CodeChanged:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class AdminReady:
+    """The admin process answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminFailed:
+    """The admin process reported why it cannot start; its exit follows."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdminUnstarted:
+    """The admin process could not be made: worth another try."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdminExited:
+    """The admin process is gone."""
+
+    status: ExitStatus
+
+
 ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn
 """Facts about one worker; the others are about a zygote, the time, or the whole."""
 
@@ -282,4 +308,8 @@ Event = (
     | LookoutReady
     | LookoutLost
     | CodeChanged
+    | AdminReady
+    | AdminFailed
+    | AdminUnstarted
+    | AdminExited
 )

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prefork.master import commands as c
+from prefork.master.admin import dismiss_admin, keep_admin, kill_admin
 from prefork.master.draft import Draft
 from prefork.master.events import Stop
 from prefork.master.fleet import Child, Phase, ZygotePhase
@@ -36,6 +37,7 @@ def reconcile(draft: Draft) -> None:
     if draft.fleet.stopping is not None:
         _wind_down(draft, draft.fleet.stopping.how)
         return
+    keep_admin(draft)
     _start_zygotes(draft)
     _call_ready_hook(draft)
     _announce(draft)
@@ -68,7 +70,11 @@ def _wind_down(draft: Draft, how: Stop) -> None:
     if fleet.upgrade_deadline_s is not None:
         fleet.upgrade_deadline_s = None
         draft.commands.append(c.KillUpgrade())
-    if not fleet.children and not fleet.zygotes:
+    if how is Stop.KILL:
+        kill_admin(draft)
+    elif not fleet.children and not fleet.zygotes:
+        dismiss_admin(draft)
+    if not fleet.children and not fleet.zygotes and fleet.admin is None:
         fleet.finished = True
         assert fleet.stopping is not None
         tell_end(draft)
