@@ -12,6 +12,7 @@ itself (`os._exit` after a fork, `SystemExit` where the program was run again).
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import socket
@@ -43,6 +44,7 @@ from prefork.master.fleet import Fleet, Rules
 from prefork.master.gauge import Gauge
 from prefork.master.loop import supervise
 from prefork.master.pidfile import Pidfile
+from prefork.master.scaling import Bounds
 from prefork.master.shell import Hooks, Means, Shell
 from prefork.master.signals import Inbox
 from prefork.master.upgrade import Inheritance, inherit
@@ -338,10 +340,16 @@ class Prefork(FleetOptions):
             set_log_level=log.set_level,
             describe=describe,
             is_whole_program=is_command,
+            is_watching=self._bounds() is not None or self.hang_timeout_s < math.inf,
             pidfile=pidfile,
             started_in=self.started_in,
             predecessor_fd=predecessor_fd,
         )
+
+    def _bounds(self) -> Bounds | None:
+        """How few and how many workers there may be, if the load is to say."""
+        least, most = self.worker_span()
+        return Bounds(least, most) if least < most else None
 
     def _fleet(self, count: int, listeners: ListenerSet, means: Means) -> Fleet:
         rules = Rules(
@@ -358,6 +366,8 @@ class Prefork(FleetOptions):
             recycle_jitter=self.recycle_jitter,
             max_memory_bytes=self.max_memory_bytes,
             max_fleet_bytes=self._fleet_bytes(),
+            hang_timeout_s=self.hang_timeout_s,
+            bounds=self._bounds(),
         )
         slots = listeners.slots_open
         return Fleet(

@@ -52,6 +52,11 @@ class Clock:
         """Called once a second from then on, and a last time when nothing has happened for a second."""
         self.on_rest: Callable[[], object] = _nothing
         """Called after that."""
+        self.is_needed: Callable[[], bool] = _is_not
+        """Whether it is to tick although nothing happens: somebody waits for what does not wake it."""
+        self.lag_s = 0.0
+        """By how much the last tick came late."""
+        self._due_s = inf
         self._loop = loop
         self._members = members
         self._wall_s = wall_s
@@ -66,7 +71,8 @@ class Clock:
         if not self._is_ticking:
             self.stop()
             self._is_ticking = True
-            self._timer = self._loop.call_later(TICK_S, self._tick)
+            self.lag_s = 0.0
+            self._next()
             self.on_wake()
 
     def stop(self) -> None:
@@ -83,9 +89,15 @@ class Clock:
             self._second = second
             self.date_line = b"\r\ndate: " + formatdate(second, usegmt=True).encode("ascii")
 
+    def _next(self) -> None:
+        self._due_s = self._loop.time() + TICK_S
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+
     def _tick(self) -> None:
         was_awake, self.is_awake = self.is_awake, False
         self._read()
+        if self._is_ticking:
+            self.lag_s = max(0.0, self.now_s - self._due_s)
         now_s, soonest_s = self.now_s, inf
         for member in [*self._members, *self.others]:
             if member.deadline_s <= now_s:
@@ -97,8 +109,8 @@ class Clock:
         was_ticking = self._is_ticking
         if was_ticking:
             self.on_tick()
-        if was_awake or self.is_awake:
-            self._timer = self._loop.call_later(TICK_S, self._tick)
+        if was_awake or self.is_awake or (was_ticking and self.is_needed()):
+            self._next()
             return
         self._is_ticking = False
         if was_ticking:
@@ -106,6 +118,10 @@ class Clock:
         self._timer = None
         if soonest_s < inf:
             self._timer = self._loop.call_at(max(soonest_s, now_s + TICK_S), self._tick)
+
+
+def _is_not() -> bool:
+    return False
 
 
 def _nothing() -> None:
