@@ -11,6 +11,8 @@ VENV ?= .venv
 PORT ?= 8080
 BIND ?= 127.0.0.1:$(PORT)
 ARGS ?=
+# Tests at once: most of them wait for processes. JOBS=0 runs them one by one, in this process.
+JOBS ?= 3
 PYTHONS ?= 3.11 3.12 3.13
 LOCK := requirements/dev.txt
 AUTOBAHN := .venv-autobahn
@@ -29,7 +31,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision test autobahn lint format types imports docs-reference check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision bench-shared test autobahn lint format types imports docs-reference check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -39,18 +41,21 @@ run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT
 	@exec $(BIN)/prefork --app-dir examples asgi_hello:app --bind $(BIND) $(ARGS)
 
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
 
 autobahn: $(TEST_STAMP) $(AUTOBAHN)/bin/wstest ## the Autobahn suite for WebSockets; it needs a python2.7 (PYTHON2=)
 	PATH="$(CURDIR)/$(AUTOBAHN)/bin:$$PATH" $(BIN)/python -m pytest tests/ecosystem/test_http_autobahn.py $(ARGS)
 
-bench: bench-http bench-supervision ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
+bench: bench-http bench-supervision bench-shared ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
 
 bench-http: $(TEST_STAMP) ## the HTTP server alone: needs wrk, and golang and nginx for those two
 	$(BIN)/python -m benchmarks.http $(ARGS)
 
 bench-supervision: $(TEST_STAMP) ## the supervisor alone (ARGS="--quick kills")
 	$(BIN)/python -m benchmarks.supervision $(ARGS)
+
+bench-shared: $(TEST_STAMP) ## state that all workers see, beside Redis, diskcache and Manager (ARGS=--quick)
+	$(BIN)/python -m benchmarks.shared $(ARGS)
 
 lint: $(TEST_STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

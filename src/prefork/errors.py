@@ -1,12 +1,13 @@
 """The exceptions of prefork: whose fault it is, and what to do.
 
-Three families, because the reader of an error wants to know first whose turn it is:
+Four families, because the reader of an error wants to know first whose turn it is:
 
 * `ConfigError`: the user's configuration is wrong (an option, an address, a certificate). The command
   prints one line and exits with status 2.
 * `ApplicationError`: the application did not start. The command prints the application's traceback
   once and exits with status 3.
 * `SupervisionError`: the fleet could not be kept alive. The command exits with status 4.
+* `SharedError`: a call of the application to `prefork.shared` failed. The process goes on; what to do is said.
 
 `DrainedError` is none of these: it is no failure, it ends a worker. Whatever else is raised is a defect of prefork.
 """
@@ -76,6 +77,54 @@ class OverRecoveryError(SupervisionError):
 
 class CommandProducerError(SupervisionError):
     """A `command_producer` raised, returned nothing, or returned a command that it had not started."""
+
+
+class SharedError(PreforkError):
+    """A call to `prefork.shared` could not do what was asked. Nothing was changed."""
+
+
+class StoreError(SharedError):
+    """The store itself cannot be used now. A cache with `on_error="miss"` takes it for a miss."""
+
+
+class StoreFullError(StoreError):
+    """There is no room: in the store, after all that may be evicted was, or on the file system below it."""
+
+
+class StoreDamagedError(StoreError):
+    """The files of the store are not what they must be."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store is not there: its server does not answer, its directory is gone or not ours."""
+
+
+class KeyTooLongError(SharedError, ValueError):
+    """A key or name is empty or too long."""
+
+
+class ValueTooLargeError(SharedError, ValueError):
+    """A value is larger than the store can take."""
+
+
+class NotSerialisableError(SharedError, TypeError):
+    """A value cannot be made into bytes by the serialiser, or cannot be read back by it."""
+
+
+class NotANumberError(SharedError, TypeError):
+    """A value that is to be added to is no integer."""
+
+
+class LockTimeoutError(SharedError, TimeoutError):
+    """Somebody else held the lock for all the time that we were ready to wait."""
+
+
+class LockLostError(SharedError):
+    """The lease of a lock ended before its holder let go, and another took it: what was done may have been done twice."""
+
+
+class MessagesLostError(SharedError):
+    """A listener was too slow, or was cut off, and messages of its topic are gone: take it that anything was said."""
 
 
 class DrainedError(SystemExit):

@@ -203,6 +203,16 @@ class FleetOptions:
         ),
     )
 
+    shared: str | None = field(
+        default=None,
+        metadata=about(
+            "Where state that all workers see is kept (prefork.shared): lmdb://?size_mb=64 (in memory), lmdb:///PATH, "
+            "redis://HOST:PORT/DB. Default: PREFORK_SHARED, else lmdb://. With ?keep=0 each reload begins empty.",
+            "--shared",
+            metavar="URL",
+        ),
+    )
+
     def check(self) -> None:
         """Raise ConfigError for the first option whose value cannot work."""
         if isinstance(self.workers, str) and ":" in self.workers:

@@ -19,7 +19,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from prefork import control, system
 from prefork.channel import BeZygote, Channel, Start
@@ -35,7 +35,7 @@ from prefork.contracts import (
     ServeTLSEmbedFunc,
     ServeTLSFunc,
 )
-from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, TLSConfigError
+from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, SharedError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
 from prefork.master.controls import Controls
@@ -61,6 +61,9 @@ from prefork.worker.job import Job
 from prefork.worker.orphans import drain_orphan
 from prefork.worker.privileges import privileges
 from prefork.worker.serving import Served
+
+if TYPE_CHECKING:
+    from prefork.shared.place import MasterPlace
 
 Addresses = str | Sequence[str]
 
@@ -202,6 +205,7 @@ class Prefork(FleetOptions):
 
     def _be_child(self, job: Job) -> NoReturn:
         """This program was run again: as a worker, or as the zygote of a reload."""
+        from prefork.shared.place import use_generation
         from prefork.worker import runtime, zygote
 
         fd = channel_fd(os.getpid())
@@ -214,9 +218,10 @@ class Prefork(FleetOptions):
         if not messages:
             raise SystemExit(0)  # the master was gone before we were
         message, fds = messages[0]
+        assert isinstance(message, (BeZygote, Start))
+        use_generation(message.generation)
         if isinstance(message, BeZygote):
             zygote.run(channel, message.generation, job, runtime.run_forked)
-        assert isinstance(message, Start)
         runtime.run_executed(channel, job, message, fds)
 
     def _be_master(self, addresses: list[Address], job: Job, logger: Logger, *, is_tls: bool) -> None:
@@ -228,15 +233,18 @@ class Prefork(FleetOptions):
             )
         inheritance = inherit(os.environ)
         count = self.worker_count()
-        listeners = ListenerSet.open(
-            addresses,
-            reuseport=self.reuseport,
-            slots=count,
-            backlog=self.backlog,
-            unix=UnixOptions(self.unix_mode, self.unix_user, self.unix_group),
-            inherited=inheritance.listeners,
-        )
         with contextlib.ExitStack() as left_open:
+            place = self._take_place(logger, is_upgrade=inheritance.ready_fd >= 0)
+            if place is not None:
+                left_open.callback(place.close)
+            listeners = ListenerSet.open(
+                addresses,
+                reuseport=self.reuseport,
+                slots=count,
+                backlog=self.backlog,
+                unix=UnixOptions(self.unix_mode, self.unix_user, self.unix_group),
+                inherited=inheritance.listeners,
+            )
             left_open.callback(listeners.close)
             for warning in listeners.warnings:
                 logger.warning("%s", warning)
@@ -287,9 +295,9 @@ class Prefork(FleetOptions):
             controls = Controls(path)
             if not is_late:
                 controls.open()
-        except (OSError, ConfigError) as error:
+        except ConfigError as error:
             if self.control != "auto":
-                raise ConfigError(f"control socket {path}: {error}") from error
+                raise
             logger.warning("no control socket, preforkctl cannot be answered: %s", error)
             return None
         return controls
@@ -308,15 +316,30 @@ class Prefork(FleetOptions):
             )
         return int(limit * share)
 
+    def _take_place(self, logger: Logger, *, is_upgrade: bool) -> MasterPlace | None:
+        """Where the workers' shared state will be. That there is no such place matters only to who asked for one."""
+        # Here, because it needs fcntl, and this module has to explain itself on Windows.
+        from prefork.shared.place import MasterPlace
+
+        try:
+            return MasterPlace.take(self.shared, is_upgrade=is_upgrade)
+        except SharedError as error:
+            if self.shared is not None:
+                raise
+            logger.warning("workers will have no shared state (prefork.shared): %s", error)
+            return None
+
     def _means(self, job: Job, predecessor_fd: int, pidfile: Pidfile | None, places: Sequence[str]) -> Means:
         method = self.start_method or ("fork" if sys.platform == "linux" else "exec")
         is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
 
         def zygote_main(channel: Channel, generation: int) -> NoReturn:
             # Loaded here, not in the master, which would carry an event loop about for nothing.
+            from prefork.shared.place import use_generation
             from prefork.worker import leaving, runtime, zygote
 
             leaving.start_afresh()
+            use_generation(generation)
             zygote.run(channel, generation, job, runtime.run_forked)
 
         def describe() -> control.StatusReport:

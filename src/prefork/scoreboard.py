@@ -47,10 +47,9 @@ _IS_AWAKE: Final = 1
 _TICK_MS: Final = 2
 _IN_FLIGHT: Final = 3
 _CAPACITY: Final = 4
-_LAG_MS: Final = 5
 _STATUSES: Final = 8
-STATUS_CLASSES: Final = 6
-"""By a status's first digit; 0 is nobody's."""
+STATUS_CLASSES: Final = 8
+"""By a status's first digit, of which the lowest three bits count: 8xx and 9xx, which nothing stands for, are 0 and 1."""
 _BUCKETS: Final = 16
 _COUNTED: Final = slice(_STATUSES, _BUCKETS + BUCKETS)
 
@@ -73,8 +72,6 @@ class Told:
     """Requests by how long they took (`latency`); estimated from a sample where there are many."""
     capacity: int = 0
     """Requests that it works on at once, the others wait; 0: no bound is known."""
-    lag_ms: int = 0
-    """By how much its last tick came late: what a callback of its loop waits for the others."""
 
     @property
     def requests(self) -> int:
@@ -100,7 +97,6 @@ class _Page:
             statuses=tuple(words[_STATUSES : _STATUSES + STATUS_CLASSES]),
             latencies=tuple(words[_BUCKETS : _BUCKETS + BUCKETS]),
             capacity=words[_CAPACITY],
-            lag_ms=words[_LAG_MS],
         )
 
     def close(self) -> None:
@@ -215,10 +211,6 @@ class Entry:
     def set_capacity(self, requests: int) -> None:
         """Tell how many requests are worked on at once here."""
         self._words[self._first + _CAPACITY] = requests
-
-    def set_lag(self, lag_ms: int) -> None:
-        """Tell by how much the last tick came late."""
-        self._words[self._first + _LAG_MS] = lag_ms
 
     def tell(
         self, *, tick_ms: int, in_flight: int, statuses: list[int], latencies: list[int], is_awake: bool

@@ -17,7 +17,7 @@ from prefork import control
 from prefork.cli.ctl import COMMANDS, preforkctl
 from tests.process.apps import UNCACHED, Held, Request, Site, ask, pid_of, serving, wait_until_ready
 from tests.process.controlling import CONTROL_SOCKET, Ctl, control_path, ctl, done, refused, status_of
-from tests.process.harness import Fleet, wait_until
+from tests.process.harness import WAIT_S, Fleet, wait_until
 from tests.process.load import Load
 from tests.process.test_promises_idle import _assert_idle
 
@@ -282,6 +282,21 @@ def test_stacks_of_a_worker_whose_interpreter_is_stuck(fleet_of: Callable[..., F
     del request
 
 
+def test_stacks_asked_for_by_many_at_once(fleet_of: Callable[..., Fleet]) -> None:
+    """Each is answered, as often as it has asked; a signal in the midst of the last answer loses nothing."""
+    fleet = fleet_at(fleet_of, workers=1)
+    asked = control.encode(control.Stacks("0")) * 20
+    clients = [silent_client(fleet, asked) for _ in range(8)]
+    for client in clients:
+        client.settimeout(WAIT_S)
+        with client, client.makefile("rb") as lines:
+            for _ in range(20):
+                answer = control.decode_answer(next(lines))
+                assert isinstance(answer, control.StacksReport)
+                assert answer.text.startswith("thread MainThread:")
+                assert "in stacks" not in answer.text
+
+
 # -- upgrade ------------------------------------------------------------------------------------------
 
 
@@ -386,6 +401,9 @@ def test_the_only_master_is_found(fleet_of: Callable[..., Fleet], tmp_path: Path
         assert "2 masters run: say which" in asked.errors
         for fleet in (first, second):
             assert f"--control {control_path(fleet)}  (master {fleet.pid})" in asked.errors
+    with Ctl("status", env={**env, "PREFORK_CONTROL": control_path(first)}) as asked:
+        assert asked.end() == 0, asked.errors
+        assert f"master {first.pid}" in asked.output
     with Ctl("--pidfile", str(tmp_path / "second"), "status", env=env) as asked:
         assert asked.end() == 0, asked.errors
         assert f"master {second.pid}" in asked.output

@@ -51,6 +51,23 @@ def test_age(fleet_of: Callable[..., Fleet], load_on: Callable[..., Load], shari
     assert fleet.stop() == 0
 
 
+@SHARING
+def test_requests_over_http(
+    fleet_of: Callable[..., Fleet], load_on: Callable[..., Load], sharing: tuple[str, ...]
+) -> None:
+    """Our own server counts what it has begun, and says when it is enough: nobody notices."""
+    fleet = fleet_of(*serving("web", "--max-requests", "200", "--recycle-jitter", "0", *sharing, workers=2))
+    wait_until_ready(fleet, 2)
+    load = load_on(fleet.url, clients=16)
+    fleet.wait_for_all(RECYCLING, 6, timeout_s=40)
+    report = load.finish()
+    assert not report.failed, report
+    assert assert_one_at_a_time(fleet) >= 5
+    assert fleet.find_all(r"is to be recycled: it has served 200 requests")
+    assert not fleet.find_all("crash")
+    assert fleet.stop() == 0
+
+
 @pytest.mark.slow
 def test_until_its_age_a_fleet_is_idle(fleet_of: Callable[..., Fleet]) -> None:
     """Promise 5: a deadline in an hour is no wake-up now."""

@@ -48,6 +48,7 @@ class Process:
     stuck_since_s: float | None = None
     """Its loop is blocked: it does nothing that it is told, but for its kill."""
     cpu_s: float = 0.0
+    served_s: float = 0.0
     in_flight: int = 0
     capacity: int = 0
     statuses: list[int] = field(default_factory=lambda: [0] * 6)
@@ -156,6 +157,7 @@ class World:
             in_flight=process.in_flight,
             capacity=process.capacity,
             cpu_s=process.cpu_s,
+            served_s=process.served_s,
             statuses=tuple(process.statuses),
             latencies=tuple(process.latencies),
         )

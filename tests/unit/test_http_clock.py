@@ -201,15 +201,3 @@ def test_it_ticks_on_while_somebody_needs_it() -> None:
     assert (ticks, needed) == (4, [])
     clock.is_needed = lambda: True
     assert loop.due_s is None, "at rest it is not asked"
-
-
-def test_it_says_how_late_it_is() -> None:
-    """A loop that does something for half a second answers everybody else half a second later."""
-    loop = Loop()
-    clock = clock_of(loop)
-    clock.wake()
-    loop.advance()
-    assert clock.lag_s == 0
-    loop.calls = [(when_s + 0.5, call, timer) for when_s, call, timer in loop.calls]
-    loop.advance()
-    assert clock.lag_s == 0.5

@@ -134,3 +134,16 @@ def test_threads_that_are_taken_count_as_busy() -> None:
         world.pass_time(LOOK_EVERY_S)
         world.settle()
     assert world.fleet.wanted > 2
+
+
+def test_so_does_the_time_that_requests_have_taken() -> None:
+    """On the loop's own thread nothing is ever seen in flight."""
+    world = scaled()
+    for _ in range(10):
+        for process in list(world.processes.values()):
+            process.served_s, process.capacity = process.served_s + 0.9 * LOOK_EVERY_S, 1
+            if process.is_ready and not process.is_awake:
+                world.wake(process.serial)
+        world.pass_time(LOOK_EVERY_S)
+        world.settle()
+    assert world.fleet.wanted > 2

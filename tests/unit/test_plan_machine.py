@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from unittest import mock
 
+import pytest
 from hypothesis import Phase as Phases
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -726,6 +727,7 @@ FleetMachine.TestCase.settings = settings(
 )
 
 
+@pytest.mark.timeout(180)  # seven seconds of CPU: a busy machine makes more of them than the suite's bound
 class TestFleet(FleetMachine.TestCase):
     def runTest(self) -> None:  # noqa: N802 - unittest's name
         """Whatever happens, in whatever order: the invariants hold."""

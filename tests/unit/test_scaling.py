@@ -163,12 +163,13 @@ def test_the_average_is_of_the_new_number_after_a_change() -> None:
 
 
 def test_what_is_busy() -> None:
-    """A CPU, threads, a loop that answers late: the largest of them; never more than all of it."""
-    idle = {"cpu": 0.0, "in_flight": 0, "capacity": 0, "lag_s": 0.0}
+    """A CPU, threads, a loop that does not turn: the largest of them; never more than all of it."""
+    idle = {"cpu": 0.0, "at_work": 0.0, "capacity": 0, "silent_s": 0.0}
     assert busyness(**idle) == 0.0
     assert busyness(**{**idle, "cpu": 0.5}) == 0.5
     assert busyness(**{**idle, "cpu": 3.0}) == 1.0
-    assert busyness(**{**idle, "in_flight": 500}) == 0.0, "a loop waits for many at once"
-    assert busyness(**{**idle, "in_flight": 6, "capacity": 8}) == 0.75
-    assert busyness(**{**idle, "in_flight": 60, "capacity": 8}) == 1.0
-    assert busyness(**{**idle, "lag_s": 0.2}) == 1.0
+    assert busyness(**{**idle, "at_work": 500.0}) == 0.0, "a loop waits for many at once"
+    assert busyness(**{**idle, "at_work": 6.0, "capacity": 8}) == 0.75
+    assert busyness(**{**idle, "at_work": 60.0, "capacity": 8}) == 1.0
+    assert busyness(**{**idle, "silent_s": 1.1}) == 0.0
+    assert busyness(**{**idle, "silent_s": 2.0}) == 1.0

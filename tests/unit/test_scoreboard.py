@@ -99,7 +99,7 @@ def tell(entry: Entry, count: int) -> None:
     entry.tell(
         tick_ms=2**33 + count,
         in_flight=count + 1,
-        statuses=[0, 0, count + 2, count + 3, count + 4, count + 5],
+        statuses=[0, 0, count + 2, count + 3, count + 4, count + 5, 0, 0],
         latencies=[count + bucket for bucket in range(BUCKETS)],
         is_awake=True,
     )
@@ -111,7 +111,7 @@ def test_the_master_reads_what_a_worker_tells(board: Scoreboard, entries: list[E
     tell(entries[0], 10)
     told = board.told(entries[0].index)
     assert (told.connections, told.is_awake, told.tick_ms, told.in_flight) == (3, True, 2**33 + 10, 11)
-    assert told.statuses == (0, 0, 12, 13, 14, 15)
+    assert told.statuses == (0, 0, 12, 13, 14, 15, 0, 0)
     assert told.latencies == tuple(range(10, 10 + BUCKETS))
     assert told.requests == 54
     other = board.told(entries[1].index)
@@ -124,7 +124,7 @@ def test_what_was_served_outlives_who_has_served_it(board: Scoreboard, entries: 
         tell(entry, count)
         board.give_back(entry.index)
     gone = board.told_by_the_gone()
-    assert gone.statuses == (0, 0, 7, 9, 11, 13)
+    assert gone.statuses == (0, 0, 7, 9, 11, 13, 0, 0)
     assert gone.latencies == tuple(3 + 2 * bucket for bucket in range(BUCKETS))
     again = board.take()
     assert again is not None

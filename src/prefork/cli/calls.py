@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,9 @@ def find(place: Place, environ: Mapping[str, str]) -> Path:
         if place.pidfile is not None:
             raise NoMasterError("give --control or --pidfile, not both")
         return Path(place.path)
+    said = environ.get("PREFORK_CONTROL", "")
+    if said not in ("", "auto") and place.pidfile is None:
+        return Path(said)
     found = runfolder.sockets(environ)
     if place.pidfile is not None:
         return _of_pid(found, _read_pid(place.pidfile), place.pidfile)
@@ -88,6 +92,11 @@ def peer_pid(sock: socket.socket) -> int | None:
     return int.from_bytes(data[:4], sys.byteorder)
 
 
+def _timeval(seconds: float) -> bytes:
+    """A time as setsockopt(2) takes it."""
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+
+
 class Call:
     """One connection to a master. A context manager."""
 
@@ -96,7 +105,9 @@ class Call:
         self._deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.settimeout(timeout_s)
+        if timeout_s is not None:
+            # Of the kernel's, not of Python's: that makes the socket non-blocking, and a full queue an error (unix(7)).
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
         try:
             self._sock.connect(str(path))
         except OSError as error:

@@ -24,7 +24,10 @@ from prefork.options import LOG_LEVELS
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
-    "--control", "path", metavar="PATH", help="The master's control socket, as it prints it at its start."
+    "--control",
+    "path",
+    metavar="PATH",
+    help="The master's control socket, as it prints it at its start; or in PREFORK_CONTROL.",
 )
 @click.option("--pidfile", metavar="FILE", help="Find the master by its pidfile, in the run-time directory.")
 @click.option(
@@ -101,48 +104,69 @@ def status(*, is_json: bool) -> None:
     help="For how long.",
 )
 def reload(canary: float, canary_s: float) -> None:
-    """Load the application anew, and wait until all workers run it; nothing is lost, and a failure changes nothing."""
+    """Load the application anew.
+
+    Waits until all workers run it; nothing is lost, and a failure changes nothing.
+    """
     _do(control.Reload(canary, canary_s))
 
 
 @preforkctl.command()
 @click.argument("workers", type=click.IntRange(min=1), metavar="N")
 def scale(workers: int) -> None:
-    """Run N workers, and wait until they serve and the others have left."""
+    """Run N workers.
+
+    Waits until they serve, and the others have left.
+    """
     _do(control.Scale(workers))
 
 
 @preforkctl.command()
 @click.argument("worker")
 def recycle(worker: str) -> None:
-    """Replace WORKER (its slot or pid; slot:0, pid:4711), and wait until its successor serves."""
+    """Replace one worker.
+
+    WORKER is its slot or its pid (0, slot:0, pid:4711). Waits until its successor serves, and only then is it told to leave.
+    """
     _do(control.Recycle(worker))
 
 
 @preforkctl.command()
 @click.argument("worker")
 def stacks(worker: str) -> None:
-    """Show where all threads and tasks of WORKER (its slot or pid) stand; it goes on."""
+    """Show where a worker stands.
+
+    WORKER is its slot or its pid (0, slot:0, pid:4711). All its threads and tasks, blocked or not; it goes on.
+    """
     _do(control.Stacks(worker))
 
 
 @preforkctl.command()
 def upgrade() -> None:
-    """Replace the master's own program (as USR2), and wait until the new one serves or has failed."""
+    """Replace the master's own program.
+
+    As USR2. Waits until the new one serves; if it fails, the old one serves on.
+    """
     _do(control.Upgrade())
 
 
 @preforkctl.command()
 @click.option("--fast", "is_fast", is_flag=True, help="Do not let workers finish what is open.")
 def stop(*, is_fast: bool) -> None:
-    """Stop the fleet (as TERM; --fast as QUIT), and wait until everybody has left."""
+    """Stop the fleet.
+
+    As TERM; --fast as QUIT. Waits until everybody has left.
+    """
     _do(control.Stop(is_fast))
 
 
 @preforkctl.command("log-level")
 @click.argument("level", type=click.Choice(LOG_LEVELS))
 def log_level(level: str) -> None:
-    """Log from LEVEL on, in the master and all workers."""
+    """Log from LEVEL on, everywhere.
+
+    In the master, in its workers, and in those to come.
+    """
     _do(control.LogLevel(level))
 
 

@@ -57,8 +57,6 @@ EXTENSIONS: Final[tuple[str, ...]] = (
 class ASGIExchange(Exchange):
     """A request and its answer, for an ASGI application."""
 
-    __slots__ = ()
-
     _is_body_taken = False
     _takes_trailers = False
     _waiters: list[asyncio.Future[None]] | None = None
@@ -273,7 +271,11 @@ class ASGIExchange(Exchange):
         elif kind == "http.response.start":
             if self.stage != NOTHING:
                 raise ResponseError("http.response.start was sent twice")
-            self._head = self.connection.engine.composer.head(message["status"], message.get("headers", ()))
+            composer, headers = self.connection.engine.composer, message.get("headers", ())
+            try:
+                self._head = composer.remembered(message["status"], tuple(headers))
+            except TypeError:  # pairs that are lists cannot be looked up
+                self._head = composer.head(message["status"], headers)
             if message.get("trailers"):
                 self._expect_trailers()
             self.stage = HEAD_GIVEN

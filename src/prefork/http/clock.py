@@ -54,9 +54,6 @@ class Clock:
         """Called after that."""
         self.is_needed: Callable[[], bool] = _is_not
         """Whether it is to tick although nothing happens: somebody waits for what does not wake it."""
-        self.lag_s = 0.0
-        """By how much the last tick came late."""
-        self._due_s = inf
         self._loop = loop
         self._members = members
         self._wall_s = wall_s
@@ -71,8 +68,7 @@ class Clock:
         if not self._is_ticking:
             self.stop()
             self._is_ticking = True
-            self.lag_s = 0.0
-            self._next()
+            self._timer = self._loop.call_later(TICK_S, self._tick)
             self.on_wake()
 
     def stop(self) -> None:
@@ -89,15 +85,9 @@ class Clock:
             self._second = second
             self.date_line = b"\r\ndate: " + formatdate(second, usegmt=True).encode("ascii")
 
-    def _next(self) -> None:
-        self._due_s = self._loop.time() + TICK_S
-        self._timer = self._loop.call_later(TICK_S, self._tick)
-
     def _tick(self) -> None:
         was_awake, self.is_awake = self.is_awake, False
         self._read()
-        if self._is_ticking:
-            self.lag_s = max(0.0, self.now_s - self._due_s)
         now_s, soonest_s = self.now_s, inf
         for member in [*self._members, *self.others]:
             if member.deadline_s <= now_s:
@@ -110,7 +100,7 @@ class Clock:
         if was_ticking:
             self.on_tick()
         if was_awake or self.is_awake or (was_ticking and self.is_needed()):
-            self._next()
+            self._timer = self._loop.call_later(TICK_S, self._tick)
             return
         self._is_ticking = False
         if was_ticking:

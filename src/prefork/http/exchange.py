@@ -106,23 +106,9 @@ class Connection(Protocol):
 class Exchange:
     """One request and its answer. Made for each request, so that no later one can be mistaken for it."""
 
-    # What every request reads is in slots, which is a store each; what few change has its default in the class. A
-    # default that instances sometimes hide is what CPython looks up the slow way: 40 ns each time.
-    __slots__ = (
-        "__dict__",
-        "_head",
-        "connection",
-        "has_body",
-        "is_body_complete",
-        "is_disconnected",
-        "is_ordinary",
-        "keep_alive",
-        "scope",
-        "sent_bytes",
-        "stage",
-        "task",
-    )
-
+    # What every request reads is set when it is made, what few change has its default in the class: a default that
+    # instances sometimes hide is what CPython looks up the slow way, 40 ns each time. No slots: a class with them is made
+    # the slow way.
     _head: Head
     _body_left: int | None = None
     _is_chunked = False

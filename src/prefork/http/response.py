@@ -64,13 +64,14 @@ class Composer:
     def __init__(self) -> None:
         self._prefixes: dict[bytes, bytes] = {b"content-length": _LENGTH}
         # A head is a function of what it is made of, and few differ: 0.2 µs in place of 2.
-        self._remembered = lru_cache(_MOST_HEADS)(self._compose)
+        self.remembered = lru_cache(_MOST_HEADS)(self._compose)
+        """As `head`, of pairs in tuples only. Raises TypeError for others."""
 
     def head(self, status: Any, headers: Iterable[Iterable[Any]]) -> Head:
         """The head for an ASGI `http.response.start`. Raises ResponseError."""
         headers = tuple(headers)
         try:
-            return self._remembered(status, headers)
+            return self.remembered(status, headers)
         except TypeError:  # pairs that are lists cannot be looked up
             return self._compose(status, headers)
 

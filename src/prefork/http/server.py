@@ -205,8 +205,6 @@ class HttpServer:
             tally.wake()
 
         def tick() -> None:
-            if entry is not None:
-                entry.set_lag(int(1000 * clock.lag_s))
             tally.tick()
             in_flight.look()
 
@@ -217,7 +215,7 @@ class HttpServer:
         if is_watched or timeout_s < math.inf:
             # A request may wait for long, and then block the loop, or be overdue: neither would wake the clock.
             clock.is_needed = in_flight.is_any
-        if entry is not None and engine.pool is not None:
+        if entry is not None and self._is_wsgi:
             entry.set_capacity(self._options.threads)
 
     @contextlib.contextmanager

@@ -59,8 +59,6 @@ WSGIApplication = Callable[[Environ, Callable[..., Write]], Iterable[bytes]]
 class WSGIExchange(Exchange):
     """A request and its answer, for a WSGI application that runs on the loop's thread."""
 
-    __slots__ = ()
-
     is_multithread = False
     """PEP 3333's `wsgi.multithread`."""
     _buffer: BodyBuffer | None = None

@@ -40,8 +40,6 @@ from prefork.http.wsgi_pieces import check, joined, only
 class PooledWSGIExchange(WSGIExchange):
     """A request and its answer, for a WSGI application that runs in a thread of `engine.pool`."""
 
-    __slots__ = ()
-
     is_multithread = True
     _context: Context
     _gate: threading.Lock | None = None

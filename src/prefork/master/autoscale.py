@@ -51,15 +51,25 @@ def _busy(draft: Draft, pulses: tuple[Pulse, ...], since_s: float) -> dict[int, 
     """How busy each is, by serial number; only those that have been looked at before."""
     fleet = draft.fleet
     passed_s = draft.now_s - since_s
-    before_s = dict(fleet.trend.cpu_s)
-    found = {}
-    for pulse in pulses:
-        if pulse.child in before_s and passed_s > 0:
-            cpu = max(0.0, pulse.cpu_s - before_s[pulse.child]) / passed_s
-            in_flight, lag_s = (pulse.in_flight, pulse.lag_s) if pulse.is_awake else (0, 0.0)
-            found[pulse.child] = busyness(cpu=cpu, in_flight=in_flight, capacity=pulse.capacity, lag_s=lag_s)
-    fleet.trend = replace(fleet.trend, cpu_s=tuple((pulse.child, pulse.cpu_s) for pulse in pulses))
-    return found
+    before = fleet.trend
+    cpu_s, served_s = dict(before.cpu_s), dict(before.served_s)
+    fleet.trend = replace(
+        before,
+        cpu_s=tuple((pulse.child, pulse.cpu_s) for pulse in pulses),
+        served_s=tuple((pulse.child, pulse.served_s) for pulse in pulses),
+    )
+    if passed_s <= 0:
+        return {}
+    return {
+        pulse.child: busyness(
+            cpu=(pulse.cpu_s - cpu_s[pulse.child]) / passed_s,
+            at_work=max(pulse.in_flight, (pulse.served_s - served_s[pulse.child]) / passed_s),
+            capacity=pulse.capacity,
+            silent_s=draft.now_s - pulse.tick_s if pulse.is_awake else 0.0,
+        )
+        for pulse in pulses
+        if pulse.child in cpu_s
+    }
 
 
 def _may_grow(draft: Draft) -> bool:

@@ -32,6 +32,8 @@ from prefork.master import events as e
 from prefork.net.unixpath import OwnedPath, UnixOptions, bind_path
 
 MOST_CLIENTS: Final = 16
+BACKLOG: Final = 128
+"""Those who connect in the same moment; taken in at once, one after the other."""
 MODE: Final = 0o600
 UNREAD_BYTES: Final = 256 * 1024
 """Answers that a client has not read: more than the stacks of a large worker, less than anything that matters."""
@@ -65,7 +67,7 @@ class Controls:
         self._owned: OwnedPath | None = None
         # Where no descriptor is left, this one is given up for a moment, so that whoever connects can be turned away;
         # otherwise the connection would wait, and wake us up again and again.
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = -1
 
     def open(self, *, takes_over: bool = False) -> None:
         """Listen. Raises AddressError.
@@ -78,7 +80,7 @@ class Controls:
             # A short name, because a socket's path may have 107 bytes only (unix(7)).
             path = Path(self.path).with_name(f".{os.getpid()}") if takes_over else Path(self.path)
             self._owned = bind_path(sock, str(path), UnixOptions(mode=MODE))
-            sock.listen(MOST_CLIENTS)
+            sock.listen(BACKLOG)
             if takes_over:
                 path.replace(self.path)
                 self._owned = OwnedPath.claim(self.path)
@@ -88,6 +90,7 @@ class Controls:
             sock.close()
             raise
         self._sock = sock
+        self._keep_spare()
         self._selector.register(sock, selectors.EVENT_READ, None)
 
     def fileno(self) -> int:
@@ -166,7 +169,10 @@ class Controls:
             self._spare = -1
         with contextlib.suppress(OSError):
             self._sock.accept()[0].close()
-        with contextlib.suppress(OSError):
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        with contextlib.suppress(OSError):  # none is left: tried again at the next connection
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _make_room(self) -> bool:

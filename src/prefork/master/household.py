@@ -42,6 +42,10 @@ class Household:
     def wait(self, timeout_s: float | None) -> Iterator[e.Event]:
         """Block until something happens or the time is over, then say what: asked-for things first."""
         ready = self._selector.select(timeout_s)
+        if ready:
+            # Once more: epoll_wait(2) reports an end without the signal that came before it, whose handler runs only
+            # then. A signal to the whole group would look like a worker's crash.
+            ready = self._selector.select(0)
         for key, _ in sorted(ready, key=lambda pair: pair[0].data[0]):
             if (
                 self._selector.get_map().get(key.fd) is key

@@ -18,8 +18,8 @@ class Pulse:
     connections: int = 0
     capacity: int = 0
     """Requests that it works on at once, in threads; 0: no bound is known."""
-    lag_s: float = 0.0
-    """By how much its last tick came late."""
+    served_s: float = 0.0
+    """How long all requests together have taken that it has answered."""
     cpu_s: float = 0.0
     """CPU time that it has used."""
     statuses: tuple[int, ...] = ()

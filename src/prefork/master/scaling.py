@@ -11,9 +11,9 @@ Rules:
 * `LOW` is below `HIGH` by more than one worker's share makes, and is reckoned for those that stay; so no constant load
   leads up and down again.
 
-What is busy: the larger of a worker's share of a CPU, of its threads that are taken, and 1 where its loop answers late (an
-inline application that waits uses neither). A loop that waits for many at once has room, however many those are. uWSGI's
-"cheaper busyness" is the model.
+What is busy: the larger of a worker's share of a CPU and of its threads that are taken, by the time that requests have taken
+(an application on the loop's own thread has one); and 1 where its loop does not turn. A loop that waits for many at once has
+room, however many those are. uWSGI's "cheaper busyness" is the model.
 
 Not here: who leaves, how memory forbids growth (`autoscale`).
 """
@@ -39,8 +39,8 @@ QUEUED: Final = 4
 """Connections that wait, for each worker. One or two wait for the end of a request now and then, at half of the load, too."""
 CALM_S: Final = 30.0
 """uWSGI's cheaper-busyness steps down after some tens of seconds, too."""
-LATE_S: Final = 0.1
-"""A loop that is late by this much is busy: a tick is late by a millisecond or two where there is room."""
+SILENT_S: Final = 1.5
+"""A loop that has not turned for so long is at one thing: it tells once a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class Trend:
     calm_since_s: float | None = None
     cpu_s: tuple[tuple[int, float], ...] = ()
     """CPU time of each worker in the last look, by serial number."""
+    served_s: tuple[tuple[int, float], ...] = ()
+    """How long all requests together have taken that each had answered by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,15 @@ class Size:
     why: str = ""
 
 
-def busyness(*, cpu: float, in_flight: int, capacity: int, lag_s: float) -> float:
-    """How busy one worker is, 0 to 1. `cpu`: its share of one CPU; `capacity` 0: no bound is known."""
-    threads = in_flight / capacity if capacity else 0.0
-    late = 1.0 if lag_s >= LATE_S else 0.0
-    return min(1.0, max(cpu, threads, late))
+def busyness(*, cpu: float, at_work: float, capacity: int, silent_s: float) -> float:
+    """How busy one worker is, 0 to 1.
+
+    cpu: its share of one CPU. at_work: requests that it has been at, on average. capacity: of so many at once; 0: no bound is known.
+    silent_s: since when its loop has not turned.
+    """
+    threads = at_work / capacity if capacity else 0.0
+    blocked = 1.0 if silent_s >= SILENT_S else 0.0
+    return min(1.0, max(cpu, threads, blocked))
 
 
 def size(

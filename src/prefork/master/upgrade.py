@@ -68,6 +68,10 @@ def _read(text: str) -> Inheritance:
     return Inheritance(listeners, ready_fd, control)
 
 
+_END_S = 1.0
+"""How long a new master that has closed its pipe may take to be gone, for its status: a busy machine needs a tenth."""
+
+
 class Upgrade:
     """Both sides of an upgrade, as far as one master sees it. Used by the shell only."""
 
@@ -131,7 +135,7 @@ class Upgrade:
             self._popen.returncode = 0
             return e.UpgradeReady()
         with contextlib.suppress(subprocess.TimeoutExpired):  # it closed the pipe and runs on: ended below
-            self._popen.wait(timeout=0.1)
+            self._popen.wait(timeout=_END_S)
         why = f"the new master ended with status {self._popen.poll()} before it was ready"
         self.kill()
         return e.UpgradeLost(why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from prefork.latency import total_s
 from prefork.master import events as e
 from prefork.master.gauge import Meter
 from prefork.master.household import Household
@@ -39,7 +40,7 @@ class Watcher:
                     in_flight=told.in_flight,
                     connections=told.connections or 0,
                     capacity=told.capacity,
-                    lag_s=told.lag_ms / 1000,
+                    served_s=total_s(told.latencies) if with_load else 0.0,
                     cpu_s=self._meter.cpu_ticks(pid) / os.sysconf("SC_CLK_TCK") if with_load else 0.0,
                     statuses=told.statuses,
                     latencies=told.latencies,

@@ -6,7 +6,7 @@ Rules:
 * Per-slot: under `reuseport`, a TCP address has one socket for each slot, opened in slot order. All else
   (Unix, `fd://`, `reuseport=False`) has one socket, which every slot gets.
 * Slots are opened and closed at the end only. The kernel fills the hole of a removed socket with the last
-  one, so closing in the middle would give slots other places than the steering means (ANCHORS §6).
+  one, so closing in the middle would give slots other places than the steering means.
 * All slots of an address share the port that the first one got.
 * What fails while opening closes all that was opened.
 

@@ -3,7 +3,7 @@
 Rules:
 
 * Every socket is close-on-exec, has SO_REUSEADDR, and TCP_NODELAY, which accepted sockets inherit (Linux).
-* No TCP_DEFER_ACCEPT: it hides the backlog, and a deferred connection is reset at close (ANCHORS §6).
+* No TCP_DEFER_ACCEPT: it hides the backlog, and a deferred connection is reset at close.
 * The blocking flag of a socket from outside is never touched. It belongs to the open description, which
   the workers of a predecessor still share: made blocking, it would hang their event loops in accept().
 * What the kernel refuses becomes one `AddressError` that says what to do, with the `OSError` as its cause.

@@ -5,7 +5,7 @@ Rules:
 * The index that a program returns is the socket's place in the group, which is the order of `listen()`.
   `ListenerSet` opens in slot order and closes the last one only, so place and slot are the same number.
 * One program serves the whole group: it may be attached and detached through any member, while others
-  accept, and it outlives the process that attached it (ANCHORS §6, measured on Linux 6.18).
+  accept, and it outlives the process that attached it (measured on Linux 6.18).
 * Connections already in a queue, and handshakes already under way, stay where they are.
 
 Classic BPF, because it needs no privilege; eBPF would. A program is an array of `struct sock_filter`

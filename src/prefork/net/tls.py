@@ -6,7 +6,7 @@ Rules:
   say what to do. Every refusal is a `TLSConfigError` of one line, and never holds a byte of the key.
 * Material given as bytes (seed: `ListenAndServeTLSEmbed`) never reaches a disk. Python's `ssl` loads from
   paths only, so the path is that of a memory file (memfd_create), or of a pipe where there is none.
-* A context made before the fork lets a session ticket resume on any worker (ANCHORS §6). So the zygote
+* A context made before the fork lets a session ticket resume on any worker. So the zygote
   makes it, where it can.
 
 Rejected for the bytes: a temporary file that is unlinked at once. It is on the disk while it is open, and

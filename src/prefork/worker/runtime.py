@@ -34,6 +34,7 @@ from prefork.channel import (
     BootFailed,
     Channel,
     LogLevel,
+    Message,
     Ready,
     Renumber,
     Reopen,
@@ -67,6 +68,8 @@ class Worker:
         self._cancel: Callable[[], object] | None = None
         """Cancels the coroutine that serves, if one does."""
         self._is_orphan = False
+        self._is_reading = self._has_more = False
+        """What the master says is being read; and there may be more of it."""
 
     # -- the life ---------------------------------------------------------------------------------
 
@@ -189,24 +192,36 @@ class Worker:
         self._read_channel(frame)
 
     def _read_channel(self, frame: FrameType | None) -> None:
+        if self._is_reading:  # a signal within the handler of the last: that one goes on reading
+            self._has_more = True
+            return
         if self._is_orphan:
             return
-        # Several signals may come as one: a message and, behind it, the end.
-        while not self.channel.is_closed and self.channel.has_waiting(0):
-            for message, _ in self.channel.receive():
-                if isinstance(message, Reopen):
-                    self.job.reopen_logs()
-                elif isinstance(message, LogLevel):
-                    self.job.set_log_level(message.level)
-                elif isinstance(message, Renumber):
-                    self.job.introduce(f"worker {message.slot}")
-                elif isinstance(message, ShowStacks):
-                    in_flight = () if self._pulse is None else self._pulse.describe(frame)
-                    self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__, in_flight)))
+        self._has_more = True
+        while self._has_more:
+            self._is_reading, self._has_more = True, False
+            try:
+                # Several signals may come as one: a message and, behind it, the end.
+                while not self.channel.is_closed and self.channel.has_waiting(0):
+                    for message, _ in self.channel.receive():
+                        self._heed(message, frame)
+            finally:
+                self._is_reading = False
         if self.channel.is_closed:
             self._is_orphan = True
             if self.job.on_master_death is not None:
                 self.job.on_master_death()
+
+    def _heed(self, message: Message, frame: FrameType | None) -> None:
+        if isinstance(message, Reopen):
+            self.job.reopen_logs()
+        elif isinstance(message, LogLevel):
+            self.job.set_log_level(message.level)
+        elif isinstance(message, Renumber):
+            self.job.introduce(f"worker {message.slot}")
+        elif isinstance(message, ShowStacks):
+            in_flight = () if self._pulse is None else self._pulse.describe(frame)
+            self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__, in_flight)))
 
     # -- leaving ----------------------------------------------------------------------------------
 
