@@ -21,6 +21,6 @@ class Pulse:
     served_s: float = 0.0
     """How long all requests together have taken that it has answered."""
     cpu_s: float = 0.0
-    """CPU time that it has used."""
+    """CPU time that it has used, or waited for."""
     statuses: tuple[int, ...] = ()
     latencies: tuple[int, ...] = ()

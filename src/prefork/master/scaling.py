@@ -11,9 +11,9 @@ Rules:
 * `LOW` is below `HIGH` by more than one worker's share makes, and is reckoned for those that stay; so no constant load
   leads up and down again.
 
-What is busy: the larger of a worker's share of a CPU and of its threads that are taken, by the time that requests have taken
-(an application on the loop's own thread has one); and 1 where its loop does not turn. A loop that waits for many at once has
-room, however many those are. uWSGI's "cheaper busyness" is the model.
+What is busy: the larger of a worker's share of a CPU, used or waited for, and of its threads that are taken, by the time that
+requests have taken (an application on the loop's own thread has one); and 1 where its loop does not turn. A loop that waits for
+many at once has room, however many those are. uWSGI's "cheaper busyness" is the model.
 
 Not here: who leaves, how memory forbids growth (`autoscale`).
 """
@@ -91,7 +91,7 @@ class Size:
 def busyness(*, cpu: float, at_work: float, capacity: int, silent_s: float) -> float:
     """How busy one worker is, 0 to 1.
 
-    cpu: its share of one CPU. at_work: requests that it has been at, on average. capacity: of so many at once; 0: no bound is known.
+    cpu: its share of one CPU, used or waited for. at_work: requests that it has been at, on average. capacity: of so many at once; 0: no bound is known.
     silent_s: since when its loop has not turned.
     """
     threads = at_work / capacity if capacity else 0.0

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from typing import Protocol
 
 from prefork.latency import total_s
 from prefork.master import events as e
-from prefork.master.gauge import Meter
 from prefork.master.household import Household
 from prefork.master.pulse import Pulse
 from prefork.net.listeners import ListenerSet
 from prefork.scoreboard import Scoreboard
+
+
+class Meter(Protocol):
+    """What the operating system says of a process; 0 of one that is gone. `system.Meter`."""
+
+    def busy_s(self, pid: int) -> float: ...
 
 
 class Watcher:
@@ -41,7 +46,7 @@ class Watcher:
                     connections=told.connections or 0,
                     capacity=told.capacity,
                     served_s=total_s(told.latencies) if with_load else 0.0,
-                    cpu_s=self._meter.cpu_ticks(pid) / os.sysconf("SC_CLK_TCK") if with_load else 0.0,
+                    cpu_s=self._meter.busy_s(pid) if with_load else 0.0,
                     statuses=told.statuses,
                     latencies=told.latencies,
                 )
