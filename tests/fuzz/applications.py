@@ -10,7 +10,8 @@ from wsgiref.validate import validator
 from tests.fuzz.conversation import Heard, Request
 
 
-def _request(scope: Any, body: bytes | None) -> Request:
+def _request(heard: Heard, scope: Any, body: bytes | None) -> Request:
+    heard.clients.append((scope["client"], scope["scheme"]))
     target = (scope["raw_path"], scope["query_string"])
     return Request(scope["method"], target, tuple(scope["headers"]), body, scope["http_version"])
 
@@ -26,11 +27,11 @@ def echo(heard: Heard) -> Any:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                heard.requests.append(_request(scope, None))
+                heard.requests.append(_request(heard, scope, None))
                 return
             body += message["body"]
             more = message["more_body"]
-        heard.requests.append(_request(scope, body))
+        heard.requests.append(_request(heard, scope, body))
         text = scope["method"].encode() + b" " + scope["raw_path"] + b" [" + body + b"]"
         headers = [(b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -58,7 +59,7 @@ def various(heard: Heard) -> Any:
         if scope["type"] == "websocket":
             await _echo_messages(heard, receive, send)
             return
-        heard.requests.append(_request(scope, None))
+        heard.requests.append(_request(heard, scope, None))
         path, more = scope["raw_path"], True
         if b"r" in path:  # read the first piece only
             more = (await receive()).get("more_body", False)
@@ -92,6 +93,8 @@ def wsgi(heard: Heard) -> Any:
         stream = environ["wsgi.input"]
         body = b"".join(iter(lambda: stream.read(7), b""))
         assert length is None or int(length) == len(body)
+        client = environ["REMOTE_ADDR"], environ.get("REMOTE_PORT")
+        heard.clients.append((client, environ["wsgi.url_scheme"]))
         path, _, query = environ["RAW_URI"].encode("latin-1").partition(b"?")
         heard.requests.append(
             Request(environ["REQUEST_METHOD"], (path, query), (), body, environ["SERVER_PROTOCOL"][5:])
@@ -101,3 +104,23 @@ def wsgi(heard: Heard) -> Any:
         return [text]
 
     return validator(app)
+
+
+def careless(app: Any) -> Any:
+    """Makes one that does as `app` does, and leaves nothing in its scopes as it was."""
+
+    def make(heard: Heard) -> Any:
+        inner = app(heard)
+
+        async def called(scope: Any, receive: Any, send: Any) -> None:
+            seen = {**scope, "headers": scope["headers"].copy()}
+            scope["headers"][:] = [(b"x-forwarded-for", b"9.9.9.9"), (b"host", b"left-behind")]
+            scope["client"] = ("9.9.9.9", 9)
+            scope["state"]["left"] = "behind"
+            for each in ("asgi", "extensions"):
+                scope[each].clear()
+            await inner(seen, receive, send)
+
+        return called
+
+    return make

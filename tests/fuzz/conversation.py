@@ -8,7 +8,9 @@ Not here: what must hold of it (`oracle`), and what is fed (`fuzz_connection`, `
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,6 +51,8 @@ class Heard:
     requests: list[Request] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
     """The statuses that a log was told, if there was one."""
+    clients: list[tuple[Any, str]] = field(default_factory=list)
+    """Who the application was told that the requests are from, and by what scheme."""
     messages: list[str | bytes] = field(default_factory=list)
     """Of WebSockets."""
     end: tuple[int, str] | None = None
@@ -91,10 +95,15 @@ class FixedClock:
 
 
 class Wire:
-    """An asyncio transport that keeps what is written; a slow client takes it 100 bytes at a time."""
+    """An asyncio transport that keeps what is written; a slow client takes it 100 bytes at a time.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, heard: Heard, *, is_slow: bool) -> None:
-        self._loop = loop
+    It has a descriptor, too: what is written there, past it, comes out of `far`.
+    """
+
+    def __init__(self, talker: Talker, heard: Heard, peer: tuple[str, int], *, is_slow: bool) -> None:
+        self._loop = talker.loop
+        self._near, self._far = talker.near, talker.far
+        self._peer = peer
         self.heard = heard
         self._pending = b""
         self._is_closing = False
@@ -105,7 +114,17 @@ class Wire:
         self.protocol: Any = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 80)}.get(name, default)
+        known = {"peername": self._peer, "sockname": ("127.0.0.1", 80), "socket": self._near}
+        return known.get(name, default)
+
+    def look(self) -> None:
+        """Take what was written past the transport, which may only be while it has nothing to write itself."""
+        with contextlib.suppress(BlockingIOError):
+            data = self._far.recv(2**20)
+            assert not self._pending, "written past what waits to be written"
+            is_over = self._is_lost or self._is_closing or self.heard.is_eof
+            assert not is_over, "written past the end"
+            self.heard.raw += data
 
     def get_protocol(self) -> Any:
         return self.protocol
@@ -120,11 +139,13 @@ class Wire:
         return True
 
     def write_eof(self) -> None:
+        self.look()
         assert not self._is_lost, "write_eof on a connection that is gone"
         self.heard.is_eof = True
 
     def write(self, data: bytes) -> None:
         assert isinstance(data, (bytes, bytearray, memoryview)), type(data)
+        self.look()
         if self._is_lost or self._is_closing:
             return
         assert not self.heard.is_eof, f"{bytes(data)!r} was written after the end"
@@ -153,6 +174,7 @@ class Wire:
 
     def take(self) -> None:
         """A slow client takes something."""
+        self.look()
         self.heard.raw += self._pending[:100]
         self._pending = self._pending[100:]
         if self._is_write_paused and not self._pending and not self._is_lost:
@@ -162,6 +184,7 @@ class Wire:
             self._lose()
 
     def close(self) -> None:
+        self.look()
         if not self._is_closing:
             self._is_closing = True
             self.is_reading = False
@@ -169,6 +192,7 @@ class Wire:
                 self._loop.call_soon(self._lose)
 
     def abort(self) -> None:
+        self.look()
         self.heard.was_aborted = True
         self._is_closing = True
         self.is_reading = False
@@ -176,6 +200,7 @@ class Wire:
         self._loop.call_soon(self._lose)
 
     def _lose(self) -> None:
+        self.look()
         if not self._is_lost:
             self._is_lost = True
             self.heard.is_closed = True
@@ -218,6 +243,9 @@ class Talker:
 
     def __init__(self) -> None:
         self.loop = asyncio.SelectorEventLoop()
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.far.setblocking(False)
         self.escaped: list[Any] = []
         self.logged: list[logging.LogRecord] = []
         self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
@@ -231,6 +259,8 @@ class Talker:
         """Leave loop and log as they were."""
         self._logger.removeHandler(self._handler)
         self._logger.propagate = True
+        self.near.close()
+        self.far.close()
         self.loop.close()
 
     @property
@@ -252,15 +282,34 @@ class Talker:
         *,
         websocket: bool,
         is_logged: bool = False,
+        before: Sequence[tuple[str, App, Course]] = (),
     ) -> Heard:
-        """Feed all of `course` to a new connection: what came of it. Raises what the connection raises."""
-        heard = Heard()
-        clock = FixedClock()
-        connections: Connections[Any] = Connections(self.loop.time)
-        engine = Engine(app(heard), self.loop, cast(Any, clock), {}, exchange)
+        """Feed all of `course` to a new connection: what came of it. Raises what the connection raises.
+
+        `before`: what others hold before it, of the same worker: their address, whom they talk to, and what they feed.
+        """
+        engine = Engine(None, self.loop, cast(Any, FixedClock()), {"known": 1}, exchange)
         if websocket:
             engine.websocket = WebSocketProtocol
-        wire = Wire(self.loop, heard, is_slow=course.is_slow)
+        for host, their_app, their_course in before:
+            self._hold(engine, (host, 6), their_app, limits, their_course, is_logged=is_logged)
+        return self._hold(engine, ("127.0.0.1", 5), app, limits, course, is_logged=is_logged)
+
+    def _hold(
+        self,
+        engine: Engine,
+        peer: tuple[str, int],
+        app: App,
+        limits: HttpLimits,
+        course: Course,
+        *,
+        is_logged: bool,
+    ) -> Heard:
+        heard = Heard()
+        clock = cast(FixedClock, engine.clock)
+        connections: Connections[Any] = Connections(self.loop.time)
+        engine.app = app(heard)
+        wire = Wire(self, heard, peer, is_slow=course.is_slow)
         kind = LoggedHttpProtocol if is_logged else HttpProtocol
         wire.protocol = kind(engine, limits, connections, NameCache())
         if is_logged:

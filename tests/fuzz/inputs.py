@@ -1,11 +1,12 @@
 """What an input of the fuzzer means, where it starts from, and the words that streams are made of.
 
-An input is what is served (one byte), how it is fed (a byte of flags, see `planned`), a count of cuts, the cuts, each as a
-fraction of 256, and then what is fed.
+An input is what is served (one byte, with flags in it), how it is fed (a byte of flags, see `planned`), a count of cuts, the
+cuts, each as a fraction of 256, and then what is fed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -57,6 +58,8 @@ def planned(data: bytes) -> Trial | None:
     served, flags, count = data[0] & 3, data[1], data[2] & 15
     cuts, fed = data[3 : 3 + count], data[3 + count :]
     at = sorted({len(fed) * cut >> 8 for cut in cuts} - {0})
+    if data[0] & 8:  # each head by itself, as clients send that wait for the answer
+        at = sorted({each.end() for each in re.finditer(rb"\r\n\r\n", fed)} - {len(fed)})
     pieces = tuple(fed[i:j] for i, j in zip([0, *at], [*at, len(fed)], strict=True) if i < j)
     return Trial(
         served,
@@ -71,6 +74,7 @@ def planned(data: bytes) -> Trial | None:
         has_small_limits=bool(flags & 64),
         deflates=bool(flags & 128),
         is_logged=bool(data[0] & 4) and served != WEBSOCKET,
+        has_neighbours=bool(data[0] & 16) and served != WEBSOCKET,
     )
 
 
@@ -113,6 +117,9 @@ def seeds() -> Iterator[bytes]:
             yield bytes((target, 0, 0)) + stream
         yield bytes((0, 3, 2, 80, 160)) + stream
         yield bytes((5, 0, 0)) + stream
+        for target in range(3):
+            yield bytes((24 + target, 2, 0)) + stream * 2
+        yield bytes((28, 7, 0)) + stream + UPGRADE
         yield bytes((1, 0x3C, 1, 128)) + stream
     for stream in frames():
         yield bytes((3, 0, 0)) + stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ _REFUSAL: Final = re.compile(
     rb"content-length: \d+\r\nconnection: close\r\n\r\n([^\n]+\n)?\Z"
 )
 """Of a request with two mistakes, which of them is told may depend on how it came."""
+_FIRST: Final = re.compile(rb"\A[A-Z]+ /")
 _CLIENT_LEFT: Final = 499
 """What the log says of a request that nobody waits for any more."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -46,6 +48,8 @@ class Trial:
     """The client of a WebSocket offers compression."""
 
     is_logged: bool = False
+    has_neighbours: bool = False
+    """Others have fed the same to the same worker before."""
 
     @property
     def fed(self) -> bytes:
@@ -74,16 +78,32 @@ def run(talker: Talker, trial: Trial) -> Heard:
     talker.escaped.clear()
     talker.logged.clear()
     is_asgi = exchange is ASGIExchange
-    heard = talker.hold(app, exchange, limits, course, websocket=is_asgi, is_logged=trial.is_logged)
+    before = _neighbours(trial, app, is_asgi=is_asgi) if trial.has_neighbours else ()
+    heard = talker.hold(
+        app, exchange, limits, course, websocket=is_asgi, is_logged=trial.is_logged, before=before
+    )
     assert not talker.escaped, talker.escaped
     assert not talker.logged, [each.getMessage() + str(each.exc_info) for each in talker.logged]
     return heard
+
+
+def _neighbours(trial: Trial, app: App, *, is_asgi: bool) -> Iterator[tuple[str, App, Course]]:
+    """Two who have asked the same, and two who have asked for something else in the same words: of each one is trusted."""
+    if is_asgi:
+        app = applications.careless(app)
+    other = tuple(_FIRST.sub(rb"GET /left-behind", piece) for piece in trial.course.pieces)
+    for pieces in (other, trial.course.pieces):
+        for host in ("127.0.0.1", "192.0.2.1"):
+            yield host, app, replace(trial.course, pieces=pieces, drains=False, is_late=False)
 
 
 def check(talker: Talker, trial: Trial) -> None:
     """Hold it as it is told, whole, and byte by byte. Raises AssertionError, or whatever the connection lets out."""
     heard = run(talker, trial)
     check_one(trial, heard)
+    if trial.has_neighbours:
+        trial = replace(trial, has_neighbours=False)
+        assert heard == run(talker, trial)  # nobody can tell who was there before
     course = trial.course
     if trial.served == VARIOUS or course.is_late or course.drains or course.is_slow:
         return  # what is answered depends on when it came

@@ -72,6 +72,22 @@ def clock_of(loop: Loop, *members: Member) -> Clock:
     return Clock(cast(asyncio.AbstractEventLoop, cast(Any, loop)), members, lambda: loop.now_s)
 
 
+def test_a_time_out_that_wakes_the_clock_leaves_it_with_one_timer() -> None:
+    """It fell due while the worker rested, and is acted upon; or else the clock would tick twice as often from then on."""
+    loop = Loop()
+
+    class Acting(Member):
+        def on_deadline(self, now_s: float) -> None:
+            super().on_deadline(now_s)
+            clock.wake()
+
+    clock = clock_of(loop, Acting(200.0))
+    clock.wake()
+    while loop.now_s < 200:
+        loop.advance()
+    assert [timer.is_cancelled for *_, timer in loop.calls].count(False) == 1
+
+
 def test_an_idle_worker_does_not_wake_up() -> None:
     """After the last activity: one tick to see that there is none, and no more."""
     loop = Loop()

@@ -162,6 +162,43 @@ def test_nobody_can_tell_whether_a_request_was_parsed(pieces: list[tuple[bytes |
     assert kept == run("uvloop", lambda: hear(pieces, is_forgetful=True))
 
 
+async def hear_two(pieces: list[tuple[bytes, bool, bool]]) -> list[bytes]:
+    """What each of two connections of one worker is answered; of a piece is said whether it is for the first."""
+    site = Site(trusted=TrustedProxies("unix"))
+    async with (
+        Wire(witness, limits=LIMITS, site=site, state={"known": 1}) as one,
+        Wire(witness, limits=LIMITS, site=Site(trusted=TrustedProxies(()))) as two,
+    ):
+        two.engine = one.engine
+        await two.another()
+        assert two.protocol.template is one.protocol.template
+        for piece, is_settled, is_first in pieces:
+            wire = one if is_first else two
+            wire.feed(piece)
+            await (wire.settle() if is_settled else asyncio.sleep(0))
+        said = []
+        for wire in (one, two):
+            await wire.settle()
+            said.append(re.sub(rb"date: [^\r]*GMT", b"date: now", await wire.read_to_end()))
+        return said
+
+
+@given(sequences(), st.lists(st.booleans(), min_size=12, max_size=12))
+@example(each_settled(*[REQUESTS["forwarded"]] * 6), [True, False] * 6)
+@example(each_settled(GET, REQUESTS["other target"], LOCK, GET, GET, LOCK), [True, True, False] * 4)
+def test_nobody_can_tell_who_else_is_there(pieces: list[tuple[bytes | str, bool]], turns: list[bool]) -> None:
+    """Two at once, one of them trusted to say who it is: each is answered as it would be alone."""
+    mixed = [
+        (piece, is_settled, turn)
+        for (piece, is_settled), turn in zip(pieces, turns, strict=False)
+        if isinstance(piece, bytes)
+    ]
+    together = run("uvloop", lambda: hear_two(mixed))
+    for is_first, said in zip((True, False), together, strict=True):
+        alone = [each for each in mixed if each[2] == is_first]
+        assert said == run("uvloop", lambda alone=alone: hear_two(alone))[not is_first]
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("before", REQUESTS)
 def test_nobody_can_tell_what_others_have_asked(loop: str, before: str) -> None:
@@ -239,6 +276,27 @@ def test_what_an_application_does_to_a_scope_stays_there(loop: str, where: str) 
     run(loop, story)
     assert len(seen) == 4
     assert set(seen) == {seen[0]}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_an_application_does_to_headers_changes_no_later_origin(loop: str) -> None:
+    """It takes out what its proxy has said: the next who asks the same comes from there all the same."""
+    clients: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clients.append(scope["client"])
+        scope["headers"].clear()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def story() -> None:
+        async with Wire(app, site=Site(trusted=TrustedProxies("unix"))) as wire:
+            for _ in range(5):
+                wire.feed(REQUESTS["forwarded"])
+                await wire.settle()
+
+    run(loop, story)
+    assert clients == [("1.2.3.4", 0)] * 5
 
 
 @pytest.mark.parametrize("loop", LOOPS)

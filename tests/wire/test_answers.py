@@ -56,6 +56,22 @@ def test_one_message_gets_its_length(loop: str) -> None:
     assert answer["connection"] is None
 
 
+@pytest.mark.parametrize("of", [tuple, list, iter])
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_headers_may_be_any_iterable_of_pairs(loop: str, of: Any, pair: Any) -> None:
+    """ASGI says iterables, which can be gone through once. Asked for twice, as a head may be remembered."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = of([pair((b"content-length", b"1")), pair((b"x-frame-options", b"DENY"))])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"a"})
+
+    raw, _ = run(loop, lambda: converse([GET, GET], app))
+    assert [(each["x-frame-options"], each["content-length"]) for each in answers(raw)] == [
+        (b"DENY", b"1")
+    ] * 2
+
+
 def test_several_messages_are_chunked(loop: str) -> None:
     """An empty piece is no end."""
     answer, is_closing, _ = got(loop, answering(b"ab", b"", b"c" * 100_000, b""))

@@ -59,3 +59,30 @@ def test_what_was_never_answered_does_not_count(loop: str) -> None:
             return wire.engine.tally.statuses, sum(wire.engine.tally._latencies)
 
     assert run(loop, story) == ([0] * 8, 0)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_status_of_no_class_counts_and_harms_nobody(loop: str) -> None:
+    """As some sites send 999: in one piece or in two, known or parsed, and the connection stays."""
+    failed: list[BaseException] = []
+
+    async def strange(scope: Any, _receive: Any, send: Any) -> None:
+        try:
+            status = int(scope["path"][1:])
+            await send({"type": "http.response.start", "status": status, "headers": HEADERS})
+            if status % 2:
+                await send({"type": "http.response.body", "body": b"o", "more_body": True})
+            await send({"type": "http.response.body", "body": b"k" if status % 2 else b"ok"})
+        except Exception as error:
+            failed.append(error)
+
+    async def story() -> list[int]:
+        async with Wire(strange) as wire:
+            for status in (600, 799, 998, 999, 998, 998, 200):
+                wire.feed(GET % status)
+                await wire.settle()
+            return wire.engine.tally.statuses
+
+    statuses = run(loop, story)
+    assert not failed
+    assert statuses == [0, 4, 1, 0, 0, 0, 1, 1]

@@ -410,6 +410,35 @@ def test_a_scope_tells_of_the_clients_certificate(
         assert tls["client_cert_name"] is None
 
 
+def test_what_an_application_writes_of_tls_no_other_client_is_told(loop: str, tmp_path: Path) -> None:
+    """It enters there whom a proxy has named: the next request has no name again, of this connection or another."""
+    material = Material(tmp_path)
+    told: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        tls = scope["extensions"]["tls"]
+        told.append((tls["client_cert_name"], list(tls["client_cert_chain"])))
+        tls["client_cert_name"] = "CN=root"
+        await sending(START, BODY)(scope, receive, send)
+
+    async def story() -> None:
+        async with served(HttpServer(app), material.server(is_required=False)) as port:
+            context = material.client(shows=False, version=ssl.TLSVersion.TLSv1_3)
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", port, ssl=context, server_hostname="localhost"
+                )
+                for _ in range(3):
+                    writer.write(GET)
+                    await reader.readuntil(b"abc")
+                writer.close()
+
+    run(loop, story)
+    assert told == [(None, [])] * 6
+
+
 def test_the_servers_certificate(loop: str, tmp_path: Path) -> None:
     """`server_cert` is PEM, or None where the server cannot tell: never anything else."""
     material = Material(tmp_path)

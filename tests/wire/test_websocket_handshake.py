@@ -227,6 +227,37 @@ def test_an_application_may_refuse_with_an_answer_of_its_own(loop: str) -> None:
     run(loop, told)
 
 
+ACCEPT = {"type": "websocket.accept"}
+CLOSE = {"type": "websocket.close"}
+DENIED = (
+    {"type": "websocket.http.response.start", "status": 401},
+    {"type": "websocket.http.response.body"},
+)
+COUNTED: dict[str, tuple[tuple[dict[str, Any], ...], int]] = {
+    "accepted": ((ACCEPT, CLOSE), 1),
+    "refused": ((CLOSE,), 4),
+    "denied": (DENIED, 4),
+    "denied strangely": ((DENIED[0] | {"status": 799}, DENIED[1]), 7),
+    "a mistake": ((CLOSE | {"type": "websocket.send"},), 5),
+}
+
+
+@both_loops
+@pytest.mark.parametrize("case", COUNTED)
+def test_each_answer_to_a_handshake_counts_once_by_its_status(loop: str, case: str) -> None:
+    says, status_class = COUNTED[case]
+
+    async def told() -> list[int]:
+        async with Wire(Told(*says)) as wire:
+            wire.begin()
+            await wire.until(lambda: sum(wire.engine.tally.statuses))
+            wire.transport.abort()
+            await wire.until(lambda: not wire.engine.running)
+            return wire.engine.tally.statuses
+
+    assert run(loop, told) == [int(each == status_class) for each in range(8)]
+
+
 REFUSALS: dict[str, tuple[tuple[dict[str, Any], ...], list[int]]] = {
     "a message before the accept": (({"type": "websocket.send", "text": "x"},), [500]),
     "a body without its head": (({"type": "websocket.http.response.body", "body": b"x"},), [500]),

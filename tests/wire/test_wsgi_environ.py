@@ -234,6 +234,34 @@ def test_errors_go_to_the_log(loop: str, way: str, caplog: pytest.LogCaptureFixt
     ]
 
 
+@both_ways
+def test_errors_of_two_clients_never_mix(loop: str, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Each writes pieces of a line in turn; then their requests say that it ends."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        environ["wsgi.errors"].write(environ["HTTP_X_SAID"])
+        if environ["PATH_INFO"] == "/end":
+            environ["wsgi.errors"].flush()
+        start_response("200 OK", [PLAIN, ("Content-Length", "2")])
+        return [b"ok"]
+
+    async def story() -> None:
+        async with WsgiWire(app, way) as one, WsgiWire(app, way) as two:
+            pool, two.engine = two.engine.pool, one.engine
+            await two.another()
+            assert two.protocol.template is one.protocol.template
+            for path in (b"/", b"/", b"/", b"/end"):
+                for wire, said in ((one, b"X-Said: a"), (two, b"X-Said: b")):
+                    wire.feed(get(path, said))
+                    await wire.settle()
+                    await wire.rest()
+            if pool is not None:
+                pool.close()
+
+    run(loop, story)
+    assert caplog.messages == ["aaaa", "bbbb"]
+
+
 def test_errors_are_not_kept_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     """A line without end is logged in pieces; what is left when the connection ends, too."""
     errors = ErrorStream()

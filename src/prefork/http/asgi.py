@@ -70,7 +70,9 @@ class ASGIExchange(Exchange):
         scope["headers"] = headers
         _aim(scope, method, target)
         scope["asgi"] = scope["asgi"].copy()
-        scope["extensions"] = scope["extensions"].copy()
+        scope["extensions"] = extensions = scope["extensions"].copy()
+        if "tls" in extensions:
+            extensions["tls"] = extensions["tls"].copy()
         scope["state"] = connection.engine.state.copy()
         return scope
 
@@ -80,7 +82,9 @@ class ASGIExchange(Exchange):
         scope["client"] = connection.client
         scope["headers"] = scope["headers"].copy()
         scope["asgi"] = scope["asgi"].copy()
-        scope["extensions"] = scope["extensions"].copy()
+        scope["extensions"] = extensions = scope["extensions"].copy()
+        if "tls" in extensions:
+            extensions["tls"] = extensions["tls"].copy()
         scope["state"] = connection.engine.state.copy()
         return scope
 
@@ -271,9 +275,9 @@ class ASGIExchange(Exchange):
         elif kind == "http.response.start":
             if self.stage != NOTHING:
                 raise ResponseError("http.response.start was sent twice")
-            composer, headers = self.connection.engine.composer, message.get("headers", ())
+            composer, headers = self.connection.engine.composer, tuple(message.get("headers", ()))
             try:
-                self._head = composer.remembered(message["status"], tuple(headers))
+                self._head = composer.remembered(message["status"], headers)
             except TypeError:  # pairs that are lists cannot be looked up
                 self._head = composer.head(message["status"], headers)
             if message.get("trailers"):

@@ -99,6 +99,8 @@ class Clock:
         was_ticking = self._is_ticking
         if was_ticking:
             self.on_tick()
+        if self._timer is not None:
+            self._timer.cancel()  # another than this, if a time-out has woken us
         if was_awake or self.is_awake or (was_ticking and self.is_needed()):
             self._timer = self._loop.call_later(TICK_S, self._tick)
             return

@@ -11,7 +11,9 @@ Rules:
 * Kept are requests without anything in them that not every request has: no body, no HEAD, no close, no upgrade, no 1.0.
 * Nothing that an application may change is shared: it gets copies (`Exchange.renewed`).
 * Of who asks nothing is kept: client and forwarding are the connection's own (`Exchange.own`, `protocol`).
-* Bounded, in entries and in bytes of each; when it is full, all is forgotten.
+* Bounded, in entries and in bytes of each; when an entrance is full, all that it has learnt is forgotten.
+* Bounded are entrances, too. Who comes by one more (another cipher, another address that the PROXY protocol names), or with
+  a certificate, has one alone that keeps next to nothing: or else each of thousands of connections could fill some MiB.
 
 Rejected: to keep it with each connection. Nothing is shared then, clients that ask once a connection gain nothing, and with
 256 connections in turn all of it is out of the CPU's cache: 2 µs more a request at 512 connections.
@@ -31,6 +33,9 @@ MOST_BYTES: Final = 4096
 _MOST_KEPT: Final = 256
 """Requests, and as many blocks of headers, of one entrance: some MiB where all are of the longest."""
 
+_MOST_KEPT_ALONE: Final = 2
+"""Of one that a single connection has."""
+
 _MOST_ENTRANCES: Final = 8
 """That a worker remembers: addresses, each over plain TCP and over some ciphers."""
 
@@ -47,17 +52,28 @@ Kept = tuple[dict[str, Any], list[tuple[bytes, bytes]] | None]
 
 
 class Entrance:
-    """One of a worker's, for connections whose scopes begin with `template`."""
+    """One of a worker's, for connections whose scopes begin with `template`. `Entrances` makes it."""
 
-    __slots__ = ("_blocks", "_limit_bytes", "_recent", "_target_bytes", "known", "template")
+    __slots__ = (
+        "_blocks",
+        "_limit_bytes",
+        "_most_kept",
+        "_recent",
+        "_recent_blocks",
+        "_target_bytes",
+        "known",
+        "template",
+    )
 
-    def __init__(self, template: dict[str, Any], limits: HttpLimits) -> None:
+    def __init__(self, template: dict[str, Any], limits: HttpLimits, most_kept: int = _MOST_KEPT) -> None:
         self.template = template
         self.known: dict[bytes, Kept] = {}
         """By all bytes of a request."""
         self._blocks: dict[bytes, Kept] = {}
         """By all that follows the first line."""
-        self._recent: list[bytes] = [b""] * _MOST_KEPT
+        self._most_kept = most_kept
+        self._recent: list[bytes] = [b""] * most_kept
+        self._recent_blocks: list[bytes] = [b""] * most_kept
         """What came once, by its hash: a stream of requests that never come again shall not drive out those that do."""
         self._limit_bytes = min(MOST_BYTES, limits.head_bytes)
         self._target_bytes = limits.target_bytes
@@ -82,39 +98,43 @@ class Entrance:
         """All of `data` was one request, of the kind that may be kept: `exchange`, which no application has had yet."""
         if len(data) > self._limit_bytes:
             return
-        is_known = self._came_before(data)
+        is_known = self._came_before(self._recent, data)
         line, _, block = data.partition(b"\r\n")
-        is_block = self._came_before(block) and _FIRST_LINE.fullmatch(line) is not None
+        is_block = self._came_before(self._recent_blocks, block) and _FIRST_LINE.fullmatch(line) is not None
         if not is_known and not is_block:
             return
         scope, headers = exchange.pristine or (exchange.scope, None)
         scope = exchange.renewed(scope, exchange.connection)
         for key in exchange.connection.own:
             del scope[key]
-        kept = scope, headers
+        kept = (
+            scope,
+            None if headers is None else headers.copy(),
+        )  # the list itself is in the application's scope
         if is_known:
-            _keep(self.known, data, kept)
+            self._keep(self.known, data, kept)
         if is_block:
-            _keep(self._blocks, block, kept)
+            self._keep(self._blocks, block, kept)
 
-    def _came_before(self, data: bytes) -> bool:
-        recent, place = self._recent, hash(data) % _MOST_KEPT
+    def _came_before(self, recent: list[bytes], data: bytes) -> bool:
+        place = hash(data) % self._most_kept
         if recent[place] == data:
             return True
         recent[place] = data
         return False
 
+    def _keep(self, where: dict[bytes, Kept], data: bytes, kept: Kept) -> None:
+        if len(where) >= self._most_kept:
+            where.clear()
+        where[data] = kept
+
 
 class Entrances(dict[Any, Entrance]):
     """Those of one worker, by all that their templates are made of."""
 
-    def remember(self, key: Any, entrance: Entrance) -> None:
-        """Let later connections that come the same way share it, if there is room."""
-        if len(self) < _MOST_ENTRANCES:
-            self[key] = entrance
-
-
-def _keep(where: dict[bytes, Kept], data: bytes, kept: Kept) -> None:
-    if len(where) >= _MOST_KEPT:
-        where.clear()
-    where[data] = kept
+    def open(self, key: Any, template: dict[str, Any], limits: HttpLimits) -> Entrance:
+        """A new one: for later connections of this key, too, if there is room; for one alone if `key` is None."""
+        if key is None or len(self) >= _MOST_ENTRANCES:
+            return Entrance(template, limits, _MOST_KEPT_ALONE)
+        entrance = self[key] = Entrance(template, limits)
+        return entrance

@@ -25,7 +25,7 @@ import httptools
 
 from prefork.http.connections import Connections
 from prefork.http.engine import Engine
-from prefork.http.entrance import Entrance
+from prefork.http.entrance import MOST_BYTES
 from prefork.http.exchange import COMPLETE, HEAD_SENT, Exchange
 from prefork.http.files import Outlet, copy_file
 from prefork.http.forwarded import Origin, apply
@@ -167,15 +167,13 @@ class HttpProtocol(asyncio.Protocol):
         """Find those who came the same way."""
         engine = self.engine
         told = tls_key(tls)
-        key = (self.scheme, server, told)
-        entrance = None if told is None else engine.entrances.get(key)
+        key = None if told is None else (self.scheme, server, told)
+        entrance = engine.entrances.get(key)
         if entrance is None:
             template = engine.exchange.template(
                 scheme=self.scheme, server=server, root_path=self._site.root_path, tls=tls
             )
-            entrance = Entrance(template, self._limits)
-            if told is not None:
-                engine.entrances.remember(key, entrance)
+            entrance = engine.entrances.open(key, template, self._limits)
         self._entrance = entrance
         self.template = entrance.template
         self.own = engine.exchange.own(self.client)
@@ -188,7 +186,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._exchange is not None or not self._is_plain or len(data) > SLICE_BYTES:
             self._take_in(data)
             return
-        if self._is_between:
+        if self._is_between and len(data) <= MOST_BYTES:  # more is not known, and takes long to look up
             entrance = self._entrance
             kept = entrance.known.get(data)
             if kept is not None:

@@ -37,7 +37,10 @@ _ATTRIBUTES: Final = {
 
 
 def tls_extension(connection: ssl.SSLObject | None) -> dict[str, Any]:
-    """The extension, by its name, for a connection over TLS; nothing for another."""
+    """The extension, by its name, for a connection over TLS; nothing for another.
+
+    What is in it cannot be changed: a shallow copy is an application's own.
+    """
     if connection is None:
         return {}
     certificate = connection.getpeercert(binary_form=True)
@@ -45,7 +48,7 @@ def tls_extension(connection: ssl.SSLObject | None) -> dict[str, Any]:
     return {
         "tls": {
             "server_cert": None,
-            "client_cert_chain": [ssl.DER_cert_to_PEM_cert(certificate)] if certificate else [],
+            "client_cert_chain": (ssl.DER_cert_to_PEM_cert(certificate),) if certificate else (),
             "client_cert_name": _name(connection.getpeercert()) if certificate else None,
             "client_cert_error": None,
             "tls_version": _VERSIONS.get(connection.version() or ""),

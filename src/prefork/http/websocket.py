@@ -244,6 +244,7 @@ class WebSocketProtocol(asyncio.Protocol):
         assert handshake is not None
         assert session is not None
         self.write(handshake.answer(message, self.engine.composer))
+        self.engine.tally.statuses[1] += 1
         self._handshake = inflater = None
         if handshake.agreement is not None:
             session.deflater, inflater = Deflater(handshake.agreement), Inflater(handshake.agreement)
@@ -284,6 +285,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Answer the request to upgrade with an HTTP status; `lines` are headers, each behind its line break."""
         self._now_s()
         self.write(refusal(status, self._clock.date_line + lines))
+        self.engine.tally.statuses[status // 100] += 1
         self.response_done()
 
     def response_done(self) -> None:

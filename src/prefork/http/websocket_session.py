@@ -58,6 +58,10 @@ class _Denial(Exchange):
     def wake(self) -> None:
         """Nobody waits here: `receive` is the session's."""
 
+    def completed(self) -> None:
+        self.connection.engine.tally.statuses[self._head[0][9] & 7] += 1  # as in `protocol`
+        Exchange.completed(self)
+
     def take(self, kind: str, message: Message) -> None:
         """Its head, or a piece of its body. Raises ResponseError, ClientDisconnectedError."""
         if kind == _REFUSAL + "body":

@@ -76,7 +76,6 @@ def beginning(
         "wsgi.url_scheme": scheme,
         "wsgi.input": EMPTY,
         "wsgi.input_terminated": True,
-        "wsgi.errors": ErrorStream(),
         "wsgi.multithread": is_multithread,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
@@ -89,6 +88,10 @@ def beginning(
 
 def own_of(client: Client) -> dict[str, Any]:
     """What is a connection's own in its environs."""
+    return {**_client_variables(client), "wsgi.errors": ErrorStream()}
+
+
+def _client_variables(client: Client) -> dict[str, str]:
     host, port = client or ("", None)
     # 0: a proxy knows the host only.
     return {"REMOTE_ADDR": host, "REMOTE_PORT": str(port)} if port else {"REMOTE_ADDR": host}
@@ -142,7 +145,7 @@ def _key_of(name: bytes) -> str:
 def set_origin(environ: dict[str, Any], origin: Origin) -> None:
     """Tell of a forwarded request where it came from; a trusted proxy says so."""
     environ.pop("REMOTE_PORT", None)
-    environ.update(own_of(origin.client))
+    environ.update(_client_variables(origin.client))
     environ["wsgi.url_scheme"] = origin.scheme
     if origin.scheme == "https":
         environ["HTTPS"] = "on"
