@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.shared.connect import connect
+from prefork.shared.stores import connect
 from tests.shared.worlds import Crowd, RedisServer, World, local_world, temporary_directory
 
 BACKENDS = ("lmdb", "memory", "redis")

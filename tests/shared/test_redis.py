@@ -24,7 +24,7 @@ from prefork.errors import (
     StoreUnavailableError,
 )
 from prefork.shared import Cache, Counter, Lock, RateLimiter, Topic
-from prefork.shared.connect import connect
+from prefork.shared.stores import connect
 from tests.shared.worlds import WAIT_S, Crowd, RedisServer
 
 redis = pytest.importorskip("redis")

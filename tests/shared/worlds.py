@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from prefork.shared.connect import connect
 from prefork.shared.store import Store
+from prefork.shared.stores import connect
 
 WAIT_S = 20.0
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from prefork.shared.aio.numbers import AsyncCounter, AsyncCounters, AsyncRateLimiter
     from prefork.shared.aio.topic import AsyncListener, AsyncTopic
     from prefork.shared.cache import Cache
-    from prefork.shared.connect import connect
     from prefork.shared.counter import Counter, Counters
     from prefork.shared.limiter import RateLimiter
     from prefork.shared.lock import Lock
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from prefork.shared.metrics import Metrics
     from prefork.shared.middleware import RateLimitASGI, RateLimitWSGI
     from prefork.shared.store import Stats, Verdict
+    from prefork.shared.stores import connect
     from prefork.shared.topic import Listener, Topic
     from prefork.shared.values import Serialiser
 
@@ -50,7 +50,7 @@ _HOMES = {
     "Topic": "topic",
     "Verdict": "store",
     "cached": "memo",
-    "connect": "connect",
+    "connect": "stores",
 }
 
 __all__ = [
