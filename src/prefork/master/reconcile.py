@@ -43,8 +43,8 @@ def reconcile(draft: Draft) -> None:
         _steer(draft)
     _dismiss_unwanted(draft)
     _fill_slots(draft)
-    _renew_worn(draft)
     _replace_older(draft)
+    _renew_worn(draft)  # after the end of a reload, which it may have waited for
     if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)
