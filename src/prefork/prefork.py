@@ -12,6 +12,7 @@ itself (`os._exit` after a fork, `SystemExit` where the program was run again).
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import socket
@@ -45,6 +46,7 @@ from prefork.master.gauge import Gauge
 from prefork.master.lookout import Lookout, Sights
 from prefork.master.loop import supervise
 from prefork.master.pidfile import Pidfile
+from prefork.master.scaling import Bounds
 from prefork.master.shell import Hooks, Means, Shell
 from prefork.master.signals import Inbox
 from prefork.master.upgrade import Inheritance, inherit
@@ -389,10 +391,16 @@ class Prefork(FleetOptions):
             set_log_level=log.set_level,
             describe=describe,
             is_whole_program=is_command,
+            is_watching=self._bounds() is not None or self.hang_timeout_s < math.inf,
             pidfile=pidfile,
             started_in=self.started_in,
             predecessor_fd=predecessor_fd,
         )
+
+    def _bounds(self) -> Bounds | None:
+        """How few and how many workers there may be, if the load is to say."""
+        least, most = self.worker_span()
+        return Bounds(least, most) if least < most else None
 
     def _fleet(self, count: int, listeners: ListenerSet, means: Means) -> Fleet:
         rules = Rules(
@@ -411,6 +419,8 @@ class Prefork(FleetOptions):
             max_fleet_bytes=self._fleet_bytes(),
             watches_code=self.reload,
             has_admin=bool(self.admin),
+            hang_timeout_s=self.hang_timeout_s,
+            bounds=self._bounds(),
         )
         slots = listeners.slots_open
         return Fleet(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
@@ -32,6 +33,15 @@ class HttpOptions:
             "Threads of a worker for a WSGI application. 1: on the loop's own thread, which is the fastest for "
             "applications that wait for nothing.",
             "--threads",
+        ),
+    )
+    request_timeout_s: float = field(
+        default=math.inf,
+        metadata=about(
+            "Seconds that the application has for a request; then its task is cancelled, and the client gets 504, or a "
+            "reset where the answer has begun. Not for WebSockets. A WSGI application's thread goes on; with --threads 1 "
+            "only --hang-timeout ends it.",
+            "--request-timeout",
         ),
     )
     lifespan: str = field(
@@ -124,6 +134,9 @@ class HttpOptions:
             raise ConfigError(
                 f"warmup_timeout_s must be more than 0 seconds, and finite, not {self.warmup_timeout_s!r}"
             )
+        timeout_s: Any = self.request_timeout_s
+        if type(timeout_s) not in (int, float) or not timeout_s > 0:
+            raise ConfigError(f"request_timeout_s must be more than 0 seconds, not {timeout_s!r}")
         path = self.root_path
         if path and (not path.startswith("/") or path.endswith("/")):
             raise ConfigError(f"root_path must begin with a slash and not end with one: {path!r}")

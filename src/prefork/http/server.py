@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from prefork.http.clock import Clock
 from prefork.http.connections import Connections
 from prefork.http.engine import Engine
 from prefork.http.forwarded import TrustedProxies
+from prefork.http.inflight import InFlight
 from prefork.http.lifespan import Lifespan
 from prefork.http.limits import LINGER_S, HttpLimits
 from prefork.http.logged import LoggedHttpProtocol
@@ -179,8 +181,9 @@ class HttpServer:
         with self._engine(loop, clock, state) as engine:
             first = listeners[0]
             entry = getattr(first, "entry", None)
-            tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None))
-            clock.on_wake, clock.on_tick, clock.on_rest = tally.wake, tally.tick, partial(_rest_from, tally)
+            pulse = getattr(first, "pulse", None)
+            tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None), pulse)
+            self._watch(engine, tally, entry, pulse)
             acceptors = Acceptors(
                 connections,
                 self._factory(engine, connections),
@@ -206,6 +209,30 @@ class HttpServer:
             await _rest(engine)
             clock.stop()
             tally.tick(is_awake=False)  # the last word: what was served since the tick before counts too
+
+    def _watch(self, engine: Engine, tally: Tally, entry: Any, pulse: Any) -> None:
+        """Have the clock tell what is served, and that the loop turns; and look at requests that take long."""
+        clock, timeout_s = engine.clock, self._options.request_timeout_s
+        in_flight = InFlight(engine.running, timeout_s)
+        tally.on_first = clock.wake
+
+        def wake() -> None:
+            in_flight.wake()
+            tally.wake()
+
+        def tick() -> None:
+            tally.tick()
+            in_flight.look()
+
+        clock.on_wake, clock.on_tick, clock.on_rest = wake, tick, partial(_rest_from, tally)
+        is_watched = pulse is not None and pulse.is_watched
+        if pulse is not None:
+            pulse.describe = in_flight.describe
+        if is_watched or timeout_s < math.inf:
+            # A request may wait for long, and then block the loop, or be overdue: neither would wake the clock.
+            clock.is_needed = in_flight.is_any
+        if entry is not None and self._is_wsgi:
+            entry.set_capacity(self._options.threads)
 
     @contextlib.contextmanager
     def _engine(

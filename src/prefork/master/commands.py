@@ -123,6 +123,22 @@ class LookAtMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtPulses:
+    """Say what the workers tell on the scoreboard. Answered by PulsesSeen."""
+
+    with_load: bool
+    """Whether their CPU time and the queue are wanted, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renumber:
+    """Tell a worker which slot is its own from now on: its lines in the log say it."""
+
+    child: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Answer somebody on the control socket."""
 
@@ -226,6 +242,8 @@ Command = (
     | CloseSlot
     | ReopenLogs
     | LookAtMemory
+    | LookAtPulses
+    | Renumber
     | Answer
     | AskStacks
     | DumpStacks

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from prefork import control
+from prefork.master.pulse import Pulse
 
 
 class Stop(IntEnum):
@@ -140,6 +141,21 @@ class ChildWorn:
 
     child: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildAwake:
+    """Something happens in a worker again: from now on it tells on the scoreboard that its loop turns."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class PulsesSeen:
+    """What the workers tell on the scoreboard, and how many connections wait for one of them."""
+
+    pulses: tuple[Pulse, ...]
+    queue: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +297,9 @@ class AdminExited:
     status: ExitStatus
 
 
-ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn
+ChildEvent = (
+    ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn | ChildAwake
+)
 """Facts about one worker; the others are about a zygote, the time, or the whole."""
 
 Event = (
@@ -292,6 +310,7 @@ Event = (
     | ZygoteUnstarted
     | ZygoteExited
     | MemorySeen
+    | PulsesSeen
     | DeadlinePassed
     | Broken
     | StopAsked

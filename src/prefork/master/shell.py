@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefork import control, system
-from prefork.channel import Channel, Fork, Reopen, Start
+from prefork.channel import Channel, Fork, Renumber, Reopen, Start
 from prefork.contracts import CommandProducer, HasFileno, Logger, OnChildRecover, OnChildSpawn, OnMasterReady
 from prefork.errors import AddressError, ForkWithThreadsError, PreforkError
 from prefork.master import commands as c
@@ -30,6 +30,7 @@ from prefork.master.signals import Inbox
 from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote
 from prefork.master.strangers import Strangers
 from prefork.master.upgrade import Upgrade
+from prefork.master.watcher import Watcher
 from prefork.net.listeners import ListenerSet
 from prefork.net.systemd import Notifier
 from prefork.scoreboard import Scoreboard
@@ -64,6 +65,8 @@ class Means:
     is_whole_program: bool
     """Nobody but us has children in this process, so every stranger that ends is ours to reap at once."""
     set_log_level: Callable[[str], object] = str
+    is_watching: bool = False
+    """Workers are to say when they wake up: somebody looks at them from then on."""
     describe: Callable[[], control.StatusReport] = describe_nothing
     """Who we are, for who asks on the control socket: version, addresses, what is served."""
     pidfile: Pidfile | None = None
@@ -111,6 +114,7 @@ class Shell:
         self._household.watch(inbox.fileno(), FIRST, self._asked)
         self._gauge = gauge
         self._lookout = lookout
+        self._watcher = Watcher(self._household, scoreboard, listeners, system.Meter())
         self._controls = controls
         self._desk = Desk(
             controls, self._household, scoreboard, means.describe, means.set_log_level, queued=self._queued
@@ -132,6 +136,8 @@ class Shell:
             c.CloseSlot: self._close_slot,
             c.ReopenLogs: self._reopen_logs,
             c.LookAtMemory: self._look_at_memory,
+            c.LookAtPulses: self._look_at_pulses,
+            c.Renumber: self._renumber,
             c.Answer: self._desk.answer,
             c.AskStacks: self._desk.ask_stacks,
             c.DumpStacks: self._desk.dump_stacks,
@@ -229,6 +235,7 @@ class Shell:
             entry=entry,
             requests=command.requests,
             log_level=self._desk.log_level,
+            is_watched=self._means.is_watching,
         )
         try:
             return self._start_worker(start)
@@ -313,7 +320,7 @@ class Shell:
 
     def _queued(self) -> int:
         """Connections that wait to be accepted, in all queues. Raises OSError where the kernel does not say."""
-        return self.listeners.connections_waiting()
+        return self.listeners.waiting()
 
     def _close_slot(self, command: c.CloseSlot) -> None:
         if command.slot == self.listeners.slots_open - 1:
@@ -331,6 +338,12 @@ class Shell:
         children, others = self._household.pids()
         others = [os.getpid(), *others, *self._attendant.pids]
         return (self._gauge.read(children, others),) if self._gauge is not None else ()
+
+    def _look_at_pulses(self, command: c.LookAtPulses) -> Iterable[e.Event]:
+        return (self._watcher.look(with_load=command.with_load),)
+
+    def _renumber(self, command: c.Renumber) -> None:
+        self._household.tell([command.child], Renumber(command.slot))  # else its log says the old number
 
     def _start_upgrade(self, _command: c.StartUpgrade) -> Iterable[e.Event]:
         try:
