@@ -54,6 +54,8 @@ class Start:
     """Requests that it is to serve before it says that it is worn; 0: no bound."""
     log_level: str = ""
     """From which level on to log; "" for that of the zygote."""
+    is_watched: bool = False
+    """Whether it is to say when it wakes up (`Awake`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,18 @@ class Stacks:
 
 
 @dataclass(frozen=True, slots=True)
+class Awake:
+    """Worker to the master: something happens here again, and I tell on the scoreboard that my loop turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renumber:
+    """Master to a worker: this is your slot from now on."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Worn:
     """Worker to the master: I have served enough."""
 
@@ -161,6 +175,8 @@ Message = (
     | ShowStacks
     | Stacks
     | Worn
+    | Awake
+    | Renumber
 )
 _TYPES: dict[str, Callable[..., Message]] = {t.__name__: t for t in get_args(Message)}
 

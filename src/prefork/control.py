@@ -45,6 +45,11 @@ class Status:
 class Reload:
     """Load the application anew. Answered when all workers are of the new generation, or it has failed."""
 
+    canary: float = 0.0
+    """Share of the workers with which the new generation is tried out beside the old one first; 0: not at all."""
+    canary_s: float = 30.0
+    """For how long, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:

@@ -32,6 +32,16 @@ def end_s(bucket: int) -> float:
     return ((5 + quarter) << (doubling - 1)) * _UNIT_S
 
 
+def total_s(counts: Sequence[int]) -> float:
+    """All durations together, in seconds, each taken for the middle of its bucket."""
+    sum_s = 0.0
+    for bucket, count in enumerate(counts):
+        if count:
+            begin_s = end_s(bucket - 1) if bucket else 0.0
+            sum_s += count * (begin_s + end_s(bucket)) / 2
+    return sum_s
+
+
 def percentile_s(counts: Sequence[int], share: float) -> float | None:
     """Below which so many of all durations lie (`share` 0.99: the 99th percentile), in seconds; None if there are none."""
     total = sum(counts)

@@ -21,8 +21,10 @@ START_METHODS = ("fork", "exec")
 CLIENT_CERTS = ("required", "optional")
 INTERFACES = ("auto", "asgi", "wsgi")
 SERVERS = ("prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 MOST_JITTER = 0.9
+_SPAN = re.compile(r"(\d+):(\d+)", re.ASCII)
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGTkmgt]?)(i?[Bb])?")
 
 
@@ -32,7 +34,7 @@ def about(text: str, flag: str = "", **extra: Any) -> dict[str, Any]:
     The name without its dashes is the option's name in a file, and in capitals its name in the environment.
 
     extra: `choices`, the values it may have; `metavar`, what the help calls the value; `octal`, permissions; `size`, bytes
-    that may be written 512M; `off`, a second flag that gives it an empty value; `name`, where there is no flag.
+    that may be written 512M; `span`, a number or two of them (2:8); `off`, a second flag that gives it an empty value; `name`, where there is no flag.
     """
     return {"help": text, "flag": flag, **extra}
 
@@ -41,10 +43,14 @@ def about(text: str, flag: str = "", **extra: Any) -> dict[str, Any]:
 class FleetOptions:
     """How a fleet is run. Times in seconds. Checked by `check`, in the master, before anything is opened."""
 
-    workers: int | None = field(
+    workers: int | str | None = field(
         default=None,
         metadata=about(
-            "Workers to run; default: the CPUs this process may use (affinity, cgroup quota).", "--workers"
+            "Workers to run; default: the CPUs this process may use (affinity, cgroup quota). 2:8: from 2 to 8, as the "
+            "load asks for; with prefork's own server.",
+            "--workers",
+            span=True,
+            metavar="N or N:M",
         ),
     )
     network: str | None = field(
@@ -127,6 +133,14 @@ class FleetOptions:
             "Time a worker has to finish what is open when it is told to stop, in seconds.", "--grace-period"
         ),
     )
+    hang_timeout_s: float = field(
+        default=30.0,
+        metadata=about(
+            "Seconds that a worker's event loop may be blocked; then its stacks and its requests are logged, and it is "
+            "killed and replaced; inf: never. With prefork's own server.",
+            "--hang-timeout",
+        ),
+    )
     max_requests: int = field(
         default=0,
         metadata=about(
@@ -163,6 +177,39 @@ class FleetOptions:
             "control group (or the machine) allows. The master then looks every 5 s, also at an idle fleet.",
             "--max-fleet-memory",
             metavar="SIZE",
+        ),
+    )
+    reload: bool = field(
+        default=False,
+        metadata=about(
+            "For development: load the application anew when its code changes. Broken code is told, and the old serves on. "
+            "Needs watchfiles (the extra `watch`).",
+            "--reload",
+        ),
+    )
+    reload_dirs: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Directory to watch for --reload; default: --app-dir (in a program, the working directory). May be repeated.",
+            "--reload-dir",
+            metavar="DIRECTORY",
+        ),
+    )
+    reload_include: tuple[str, ...] = field(
+        default=("*.py",),
+        metadata=about(
+            "Files to watch for --reload: a name (*.py), or a path below the directory (templates/*.html). May be repeated.",
+            "--reload-include",
+            metavar="GLOB",
+        ),
+    )
+    reload_exclude: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Files and folders not to watch for --reload. Hidden folders, caches and virtual environments never are. "
+            "May be repeated.",
+            "--reload-exclude",
+            metavar="GLOB",
         ),
     )
     user: str | int | None = field(
@@ -220,7 +267,11 @@ class FleetOptions:
 
     def check(self) -> None:
         """Raise ConfigError for the first option whose value cannot work."""
-        if self.workers is not None and (not _is_whole(self.workers) or self.workers < 1):
+        if isinstance(self.workers, str) and ":" in self.workers:
+            span_of(self.workers)
+        elif self.workers is not None and (
+            isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1
+        ):
             raise ConfigError(f"workers must be a whole number from 1, not {self.workers!r}")
         if self.network not in (None, *NETWORKS):
             raise ConfigError(f"network must be tcp, tcp4, tcp6 or unix, not {self.network!r}")
@@ -243,7 +294,7 @@ class FleetOptions:
         ):
             if not _is_number(getattr(self, name), least=least):
                 raise ConfigError(f"{name} must be {least} or more seconds, not {getattr(self, name)!r}")
-        for name in ("boot_timeout_s", "max_age_s"):
+        for name in ("boot_timeout_s", "max_age_s", "hang_timeout_s"):
             if not _is_number(getattr(self, name), least=0) or getattr(self, name) == 0:
                 raise ConfigError(f"{name} must be more than 0 seconds, not {getattr(self, name)!r}")
         if not _is_whole(self.max_requests) or self.max_requests < 0:
@@ -266,13 +317,22 @@ class FleetOptions:
             share_or_bytes(self.max_fleet_memory)
 
     def worker_count(self) -> int:
-        """How many workers there are to be: as asked, or the CPUs this process may use."""
-        return self.workers if self.workers is not None else usable_cpus()
+        """How many workers there are to be at first: as asked, or the CPUs this process may use."""
+        return self.worker_span()[0]
+
+    def worker_span(self) -> tuple[int, int]:
+        """How few and how many workers there may be. Raises ConfigError."""
+        if isinstance(self.workers, str):
+            return span_of(self.workers)
+        count = self.workers if self.workers is not None else usable_cpus()
+        return count, count
 
     def threshold(self) -> float:
         """The recover threshold: as asked, or the seed's half of the workers, at least 1."""
         return (
-            self.recover_threshold if self.recover_threshold is not None else max(1, self.worker_count() // 2)
+            self.recover_threshold
+            if self.recover_threshold is not None
+            else max(1, self.worker_span()[1] // 2)
         )
 
 
@@ -325,6 +385,15 @@ class CommandOptions:
             choices=LOG_LEVELS,
         ),
     )
+    log_format: str = field(
+        default="text",
+        metadata=about(
+            "text for people, or json: one object a line, with time, level, process, slot, pid, generation, message and "
+            "exception.",
+            "--log-format",
+            choices=LOG_FORMATS,
+        ),
+    )
     log_file: str | None = field(
         default=None,
         metadata=about(
@@ -339,6 +408,16 @@ class CommandOptions:
         default=False,
         metadata=about("MODULE:ATTR is a function that makes the application.", "--factory"),
     )
+
+
+def span_of(text: str) -> tuple[int, int]:
+    """How few and how many, as people write it: "2:8". Raises ConfigError."""
+    found = _SPAN.fullmatch(text.strip())
+    if found is not None:
+        least, most = int(found[1]), int(found[2])
+        if 1 <= least <= most:
+            return least, most
+    raise ConfigError(f"workers must be a whole number from 1, or two such as 2:8, not {text!r}")
 
 
 def bytes_of(text: str) -> int:

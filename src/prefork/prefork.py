@@ -12,6 +12,7 @@ itself (`os._exit` after a fork, `SystemExit` where the program was run again).
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import socket
@@ -42,8 +43,10 @@ from prefork.master.controls import Controls
 from prefork.master.desk import describe_nothing
 from prefork.master.fleet import Fleet, Rules
 from prefork.master.gauge import Gauge
+from prefork.master.lookout import Lookout, Sights
 from prefork.master.loop import supervise
 from prefork.master.pidfile import Pidfile
+from prefork.master.scaling import Bounds
 from prefork.master.shell import Hooks, Means, Shell
 from prefork.master.signals import Inbox
 from prefork.master.upgrade import Inheritance, inherit
@@ -231,6 +234,7 @@ class Prefork(FleetOptions):
             raise ConfigError(
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
+        lookout = self._lookout()
         inheritance = inherit(os.environ)
         count = self.worker_count()
         with contextlib.ExitStack() as left_open:
@@ -280,6 +284,7 @@ class Prefork(FleetOptions):
                 scoreboard=_scoreboard(logger),
                 controls=controls,
                 gauge=Gauge(system.Meter(), self.max_memory_bytes, self._fleet_bytes()),
+                lookout=lookout,
                 attendance=attendance,
             )
             left_open.callback(shell.close)
@@ -313,6 +318,17 @@ class Prefork(FleetOptions):
             logger.warning("no control socket, preforkctl cannot be answered: %s", error)
             return None
         return controls
+
+    def _lookout(self) -> Lookout | None:
+        """Who watches the code, if it is to be watched. Raises ConfigError."""
+        if not self.reload:
+            return None
+        sights = Sights.of(self.reload_dirs, self.reload_include, self.reload_exclude)
+        # Python tells two versions of a module apart by second and size only, and would run the cached one of an edit
+        # that follows another at once. For forks; and for what is run again.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        return Lookout(sights)
 
     def _fleet_bytes(self) -> int | None:
         """The budget of all processes together, in bytes. Raises ConfigError."""
@@ -375,10 +391,16 @@ class Prefork(FleetOptions):
             set_log_level=log.set_level,
             describe=describe,
             is_whole_program=is_command,
+            is_watching=self._bounds() is not None or self.hang_timeout_s < math.inf,
             pidfile=pidfile,
             started_in=self.started_in,
             predecessor_fd=predecessor_fd,
         )
+
+    def _bounds(self) -> Bounds | None:
+        """How few and how many workers there may be, if the load is to say."""
+        least, most = self.worker_span()
+        return Bounds(least, most) if least < most else None
 
     def _fleet(self, count: int, listeners: ListenerSet, means: Means) -> Fleet:
         rules = Rules(
@@ -395,7 +417,10 @@ class Prefork(FleetOptions):
             recycle_jitter=self.recycle_jitter,
             max_memory_bytes=self.max_memory_bytes,
             max_fleet_bytes=self._fleet_bytes(),
+            watches_code=self.reload,
             has_admin=bool(self.admin),
+            hang_timeout_s=self.hang_timeout_s,
+            bounds=self._bounds(),
         )
         slots = listeners.slots_open
         return Fleet(

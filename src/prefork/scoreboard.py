@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import time
 from array import array
 from dataclasses import dataclass
 from typing import Final
@@ -45,6 +46,7 @@ _LOAD: Final = 0
 _IS_AWAKE: Final = 1
 _TICK_MS: Final = 2
 _IN_FLIGHT: Final = 3
+_CAPACITY: Final = 4
 _STATUSES: Final = 8
 STATUS_CLASSES: Final = 8
 """By a status's first digit, of which the lowest three bits count: 8xx and 9xx, which nothing stands for, are 0 and 1."""
@@ -68,6 +70,8 @@ class Told:
     """Answers, by the first digit of their status."""
     latencies: tuple[int, ...]
     """Requests by how long they took (`latency`); estimated from a sample where there are many."""
+    capacity: int = 0
+    """Requests that it works on at once, the others wait; 0: no bound is known."""
 
     @property
     def requests(self) -> int:
@@ -92,6 +96,7 @@ class _Page:
             in_flight=words[_IN_FLIGHT],
             statuses=tuple(words[_STATUSES : _STATUSES + STATUS_CLASSES]),
             latencies=tuple(words[_BUCKETS : _BUCKETS + BUCKETS]),
+            capacity=words[_CAPACITY],
         )
 
     def close(self) -> None:
@@ -197,7 +202,15 @@ class Entry:
 
     def wake(self) -> None:
         """Tell that something happens here again."""
-        self._words[self._first + _IS_AWAKE] = 1
+        words, first = self._words, self._first
+        words[first + _TICK_MS] = (
+            time.monotonic_ns() // 1_000_000
+        )  # before the other: nobody is to see an old one
+        words[first + _IS_AWAKE] = 1
+
+    def set_capacity(self, requests: int) -> None:
+        """Tell how many requests are worked on at once here."""
+        self._words[self._first + _CAPACITY] = requests
 
     def tell(
         self, *, tick_ms: int, in_flight: int, statuses: list[int], latencies: list[int], is_awake: bool

@@ -194,6 +194,17 @@ class Meter:
         fields = _proc(pid, "stat").rpartition(")")[2].split()  # the name, before, may hold anything
         return int(fields[11]) + int(fields[12]) if fields else 0
 
+    def busy_s(self, pid: int) -> float:
+        """CPU time that it has used, and that its main thread has waited for a CPU, in seconds.
+
+        Who waits for a CPU has something to do: on a machine that others use, too, nobody gets all of one.
+        """
+        fields = _proc(
+            pid, "schedstat"
+        ).split()  # of the main thread: on a CPU, waiting for one, in ns; proc(5)
+        waited_s = int(fields[1]) / 1e9 if len(fields) > 1 else 0.0
+        return self.cpu_ticks(pid) / os.sysconf("SC_CLK_TCK") + waited_s
+
 
 def _proc(pid: int, name: str) -> str:
     try:

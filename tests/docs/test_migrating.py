@@ -15,11 +15,6 @@ NOT_YET = frozenset(
     {
         "--hang-timeout",
         "--request-timeout",
-        "--log-format",
-        "--reload",
-        "--reload-dir",
-        "--reload-include",
-        "--reload-exclude",
     }
 )
 

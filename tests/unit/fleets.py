@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from prefork import control
+from prefork.latency import BUCKETS
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Command, Nudge
 from prefork.master.fleet import Child, Fleet, Phase, Rules
 from prefork.master.plan import decide
+from prefork.master.pulse import Pulse
 
 SEGFAULT = e.ExitStatus(signal=11)
 KILLED = e.ExitStatus(signal=9)
@@ -42,6 +44,15 @@ class Process:
     pid: int
     is_ready: bool = False
     told: list[Nudge] = field(default_factory=list)
+    is_awake: bool = False
+    stuck_since_s: float | None = None
+    """Its loop is blocked: it does nothing that it is told, but for its kill."""
+    cpu_s: float = 0.0
+    served_s: float = 0.0
+    in_flight: int = 0
+    capacity: int = 0
+    statuses: list[int] = field(default_factory=lambda: [0] * 6)
+    latencies: list[int] = field(default_factory=lambda: [0] * BUCKETS)
 
 
 @dataclass
@@ -138,6 +149,10 @@ class World:
                 self.processes[serial].told.append(nudge)
             case c.LookAtQueue(serial):
                 return [e.QueueSeen(serial, self.waiting)]
+            case c.LookAtPulses():
+                return [e.PulsesSeen(tuple(self._pulse(x) for x in self.processes.values()), self.waiting)]
+            case c.Renumber(serial, slot):
+                self.processes[serial].slot = slot
             case c.LookAtMemory():
                 sizes = tuple((serial, self.memory.get(serial, 0)) for serial in self.processes)
                 return [e.MemorySeen(sizes, self.others_bytes)]
@@ -158,6 +173,19 @@ class World:
             case _:
                 pass
         return []
+
+    def _pulse(self, process: Process) -> Pulse:
+        return Pulse(
+            process.serial,
+            is_awake=process.is_awake,
+            tick_s=self.now_s if process.stuck_since_s is None else process.stuck_since_s,
+            in_flight=process.in_flight,
+            capacity=process.capacity,
+            cpu_s=process.cpu_s,
+            served_s=process.served_s,
+            statuses=tuple(process.statuses),
+            latencies=tuple(process.latencies),
+        )
 
     def _born(self, spawn: c.Spawn) -> e.ChildSpawned:
         process = Process(spawn.child, spawn.slot, spawn.generation, self._next_pid)
@@ -199,6 +227,15 @@ class World:
         """The process is gone."""
         del self.processes[serial]
         self.feed(e.ChildExited(serial, status))
+
+    def wake(self, serial: int) -> None:
+        """Something happens in a worker that was at rest."""
+        self.processes[serial].is_awake = True
+        self.feed(e.ChildAwake(serial))
+
+    def block(self, serial: int) -> None:
+        """A worker that is awake does something that never ends, on its loop."""
+        self.processes[serial].stuck_since_s = self.now_s
 
     def crash(self, serial: int) -> None:
         self.exit(serial, SEGFAULT)
@@ -272,7 +309,7 @@ class World:
                 continue
             busy = True
         for process in list(self.processes.values()):
-            if process.told:
+            if process.told and (process.stuck_since_s is None or Nudge.KILL in process.told):
                 self.exit(process.serial, _end_of(process.told))
             elif not process.is_ready:
                 self.accept(process.serial)
@@ -317,6 +354,9 @@ class World:
         fleet = self.fleet.copy()
         fleet.memory_due_s = None
         fleet.children = {serial: replace(x, wears_at_s=None) for serial, x in fleet.children.items()}
+        for serial, process in self.processes.items():  # whose loop turns is looked at for ever
+            if serial in fleet.children and process.stuck_since_s is None:
+                fleet.children[serial] = replace(fleet.children[serial], beat_s=None)
         return fleet.next_deadline_s() is not None
 
     def serve(self) -> None:

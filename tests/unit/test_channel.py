@@ -15,6 +15,7 @@ import pytest
 
 from prefork import channel as channels
 from prefork.channel import (
+    Awake,
     BeAdmin,
     BeZygote,
     BootFailed,
@@ -26,6 +27,7 @@ from prefork.channel import (
     Message,
     Parked,
     Ready,
+    Renumber,
     Reopen,
     ShowStacks,
     Stacks,
@@ -55,6 +57,8 @@ EVERY_MESSAGE: list[Message] = [
     ShowStacks(5),
     Stacks(5, "thread MainThread:\n"),
     Worn("it has served 200 requests"),
+    Awake(),
+    Renumber(3),
 ]
 
 Ends = tuple[Channel, socket.socket]

@@ -118,4 +118,4 @@ def test_a_status_that_is_none(workers: Any) -> None:
 
 def test_what_is_not_known_is_ignored() -> None:
     """A newer side says more."""
-    assert decode_request(b'{"request": "reload", "canary": 10}') == control.Reload()
+    assert decode_request(b'{"request": "reload", "tomorrow": 10}') == control.Reload()

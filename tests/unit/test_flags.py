@@ -41,6 +41,8 @@ def text_of(group: type[Any], option: Field[Any]) -> tuple[str, Any]:
         return choice, choice
     if option.metadata.get("octal"):
         return "660", 0o660
+    if option.metadata.get("span"):
+        return "2:8", "2:8"
     hint = typing.get_type_hints(group)[option.name]
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind, text, value in ((str, "text", "text"), (float, "2.5", 2.5), (int, "3", 3)):

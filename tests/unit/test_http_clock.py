@@ -201,3 +201,19 @@ def test_a_time_out_that_fails_stops_no_other() -> None:
     assert [str(each["exception"]) for each in loop.troubles] == ["no such connection"]
     clock.wake()
     assert loop.due_s == 102.0
+
+
+def test_it_ticks_on_while_somebody_needs_it() -> None:
+    """A request that waits for something else wakes nobody, and its worker is to be watched all the same."""
+    loop = Loop()
+    clock = clock_of(loop)
+    needed = [True, True, False]
+    clock.is_needed = lambda: needed.pop(0)
+    clock.wake()
+    ticks = 0
+    while loop.due_s is not None:
+        loop.advance()
+        ticks += 1
+    assert (ticks, needed) == (4, [])
+    clock.is_needed = lambda: True
+    assert loop.due_s is None, "at rest it is not asked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -107,3 +108,51 @@ def test_without_a_bound_nothing_is_said() -> None:
     tally = Tally((), None, wear)
     serve(tally, 500)
     assert not wear.said
+
+
+class Pulse:
+    """How often a worker has said that it is awake."""
+
+    said = 0
+
+    def say_awake(self) -> None:
+        self.said += 1
+
+
+def test_the_first_request_after_a_rest_is_told_of(board: Scoreboard, entry: Entry) -> None:
+    """Before its application is called, which may never return; and the master hears of it once."""
+    pulse = Pulse()
+    tally = Tally((), entry, None, pulse)
+    tally.on_first = tally.wake
+    for rests in range(1, 4):
+        serve(tally, 1)
+        assert (told(board).is_awake, pulse.said) == (True, rests)
+        serve(tally, 10)
+        tally.tick()
+        serve(tally, 10)
+        assert pulse.said == rests
+        tally.tick(is_awake=False)
+
+
+def test_what_was_not_timed_before_a_rest_counts_all_the_same() -> None:
+    """Of many requests one is timed: how many had begun is known when the next one is."""
+    wear = Wear(requests=60 * TIMED_A_SECOND)
+    tally = Tally((), None, wear)
+    serve(tally, 50 * TIMED_A_SECOND)
+    tally.tick()
+    serve(tally, 7)
+    tally.tick(is_awake=False)
+    serve(tally, 10 * TIMED_A_SECOND - 8)
+    assert not wear.said
+    serve(tally, 1)
+    assert wear.said == [1]
+
+
+def test_a_worker_that_wakes_up_has_just_turned(board: Scoreboard, entry: Entry) -> None:
+    """Nobody is to see that it is awake beside the time of its last tick, which may be an hour ago."""
+    tally = Tally((), entry)
+    tally.tick(is_awake=False)
+    before_ms = time.monotonic_ns() // 1_000_000
+    tally.wake()
+    assert told(board).is_awake
+    assert told(board).tick_ms >= before_ms

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefork.latency import BUCKETS, bucket_of, end_s, percentile_s
+from prefork.latency import BUCKETS, bucket_of, end_s, percentile_s, total_s
 
 A_DAY_NS = 86_400 * 10**9
 
@@ -50,3 +50,14 @@ def test_percentiles_are_those_of_the_durations() -> None:
         said_s = percentile_s(counts, share)
         assert said_s is not None
         assert abs(said_s / exact_s - 1) < 0.1
+
+
+def test_the_total_is_right_to_within_an_eighth() -> None:
+    """Whatever the durations are: a bucket is a quarter of its begin wide, at most."""
+    counts = [0] * BUCKETS
+    durations_ns = [20_000, 1_000_000, 50_000_000, 50_000_000, 3_000_000_000]
+    for duration_ns in durations_ns:
+        counts[bucket_of(duration_ns)] += 1
+    exact_s = sum(durations_ns) / 1e9
+    assert abs(total_s(counts) - exact_s) < exact_s / 8
+    assert total_s([0] * BUCKETS) == 0

@@ -43,6 +43,7 @@ class HookShell:
 
 def shell_of(**parts: Any) -> Any:
     """As much of a shell as starts a worker, without a scoreboard."""
+    parts.setdefault("_means", SimpleNamespace(is_watching=False))
     stub = SimpleNamespace(_scoreboard=None, _desk=SimpleNamespace(log_level=""), **parts)
     stub._start_worker = lambda start: Shell._start_worker(stub, start)
     return stub
@@ -128,7 +129,9 @@ class TestTheShell:
     def test_a_broken_command_producer_ends_the_master(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The spawn that a broken producer was asked for is answered, so that the fleet can finish."""
         monkeypatch.setattr(shells, "execute_worker", lambda *_: raise_error(CommandProducerError("None")))
-        means = SimpleNamespace(uses_zygote=False, command_producer=lambda files: None, started_in=None)
+        means = SimpleNamespace(
+            uses_zygote=False, command_producer=lambda files: None, started_in=None, is_watching=False
+        )
         stub: Any = shell_of(listeners=SimpleNamespace(for_slot=lambda slot: ()), _means=means)
         events = list(Shell._spawn(stub, c.Spawn(1, 0, 1)))
         assert [type(event) for event in events] == [e.Broken, e.SpawnFailed]

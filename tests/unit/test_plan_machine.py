@@ -22,7 +22,9 @@ from prefork.master import events as e
 from prefork.master.admin import RETIRE_S as ADMIN_RETIRE_S
 from prefork.master.commands import Command, Nudge
 from prefork.master.draft import FAST_STOP_S, RETIRE_S, SPAWN_TIMEOUT_S, STACKS_S, STEERED_S
-from prefork.master.fleet import LIVE, Child, Fleet, Phase
+from prefork.master.fleet import LIVE, WATCHED, Child, Fleet, Phase
+from prefork.master.hangs import NOBODY
+from prefork.master.scaling import Bounds
 from tests.unit.fleets import CLEAN, IMPORT_ERROR, KILLED, SEGFAULT, World
 
 NOT_FINAL = e.BootFailure("the server raises OSError", is_final=False)
@@ -59,6 +61,9 @@ class Invariants:
             pid = before.children[event.child].pid
             assert pid is not None
             self.died_pids.add(pid)
+        for serial, child in after.children.items():
+            if child.is_stuck and not before.children[serial].is_stuck:
+                self.found_hung(before.children[serial])
         self.no_slot_is_closed_with_connections_in_its_queue(before, commands)
         self.a_slot_is_not_filled_while_its_hung_worker_is_not_counted(before, after, commands)
         self.a_recovery_is_told_of_the_worker_that_stands_in(before, event, after, commands)
@@ -75,10 +80,22 @@ class Invariants:
         self.hooks_come_in_the_order_of_the_seed(before, after, commands)
         self.steering_comes_before_the_drain_and_slots_close_from_the_last(before, after, commands)
         self.the_end_comes_once_and_last(after, commands)
+        self.a_size_of_our_own_keeps_its_bounds(before, event, after)
+        self.a_canary_stops_nobody(before, after, commands)
         self.time_is_finite(after)
 
+    def found_hung(self, child: Child) -> None:
+        """It is as good as dead: it was silent for so long, and somebody stands in for it before it is killed."""
+        process = self.world.processes[child.serial]
+        assert process.stuck_since_s is not None, "its loop turns"
+        assert self.world.now_s - process.stuck_since_s >= self.world.fleet.rules.hang_timeout_s - SLACK_S
+        assert child.phase in WATCHED
+        assert child.pid is not None
+        self.died_pids.add(child.pid)
+        self.vacated[child.pid] = child.slot
+
     def slots_hold_no_more_than_the_declared_overlap(self, after: Fleet) -> None:
-        """One of the current generation, of the incoming one (in slot 0), of those before; beside a worn one its successor."""
+        """One of the current generation, of the incoming one (in its slots), of those before; beside a worn one its successor."""
         live: dict[tuple[int, int], list[Child]] = {}
         for child in after.children.values():
             if child.phase in LIVE:
@@ -89,8 +106,8 @@ class Invariants:
             for successor in successors:
                 assert successor.renews == old.serial, f"slot {slot} holds {children}"
                 assert old.worn
-            if generation == after.incoming:
-                assert slot == 0
+            if generation == after.incoming and after.stopping is None and not after.resting:
+                assert slot < (1 if after.canary is None else after.canary.slots)
         for slot in {slot for slot, _ in live}:
             older = [
                 x for (at, gen), found in live.items() for x in found if at == slot and gen < after.generation
@@ -135,10 +152,14 @@ class Invariants:
             told = before.children.get(command.child)
             if told is None or told.phase is not Phase.READY:
                 continue
-            if after.stopping is None and not after.resting and told.slot < after.wanted:
+            slot = after.children[command.child].slot  # the longest idle one may have been made the last
+            if after.stopping is None and not after.resting and slot < after.wanted:
+                is_given_up = told.generation > after.generation  # a canary that has not done well
                 assert any(
-                    x.phase is Phase.READY and (x.generation > told.generation or x.renews == told.serial)
-                    for x in after.in_slot(told.slot)
+                    x.phase is Phase.READY
+                    and (x.generation > told.generation or x.renews == told.serial or is_given_up)
+                    for x in after.in_slot(slot)
+                    if x.serial != told.serial
                 )
 
     def one_worker_at_a_time_is_recycled(self, after: Fleet, commands: tuple[Command, ...]) -> None:
@@ -174,7 +195,10 @@ class Invariants:
         if after.stopping is not None or after.resting:
             return
         died = event.child if isinstance(event, e.ChildExited) else None
-        serving = {x.slot for x in before.children.values() if x.phase is Phase.READY and x.serial != died}
+        gone = {died} | {x.serial for x in after.children.values() if x.is_stuck}
+        serving = {
+            x.slot for x in before.children.values() if x.phase is Phase.READY and x.serial not in gone
+        }
         still = {x.slot for x in after.children.values() if x.phase is Phase.READY}
         if died is None or before.children[died].phase is not Phase.READY:
             assert {slot for slot in serving if slot < after.wanted} <= still
@@ -294,6 +318,25 @@ class Invariants:
                 replaces = after.children[command.child].replaces
                 assert replaces is None or replaces in self.vacated
 
+    def a_size_of_our_own_keeps_its_bounds(self, before: Fleet, event: e.Event, after: Fleet) -> None:
+        bounds = after.rules.bounds
+        if isinstance(event, e.PulsesSeen) and after.wanted != before.wanted:
+            assert bounds is not None
+            assert after.wanted <= max(bounds.most, before.wanted)
+            assert after.wanted >= min(bounds.least, before.wanted)
+
+    def a_canary_stops_nobody(self, before: Fleet, after: Fleet, commands: tuple[Command, ...]) -> None:
+        """While a generation is tried out, all old ones serve on; and it is tried out for as long as was asked."""
+        if before.canary is None or after.canary is None or after.stopping is not None or after.resting:
+            return
+        for command in commands:
+            if isinstance(command, c.NudgeChild) and command.nudge is Nudge.DRAIN:
+                told = before.children[command.child]
+                is_older = told.generation == before.generation and told.phase is Phase.READY
+                # A recycling that had begun before it is ended: the successor is of the same generation.
+                is_renewed = any(x.renews == told.serial for x in after.children.values())
+                assert not is_older or told.slot >= after.wanted or is_renewed
+
     def time_is_finite(self, after: Fleet) -> None:
         deadline_s = after.next_deadline_s()
         assert deadline_s is None or math.isfinite(deadline_s)
@@ -312,8 +355,11 @@ class FleetMachine(RuleBasedStateMachine):
         uses_zygote=st.booleans(),
         reuseport=st.booleans(),
         max_age_s=st.sampled_from([math.inf, math.inf, 40.0]),
+        watches_code=st.booleans(),
         has_admin=st.booleans(),
         memory=st.sampled_from([(None, None), (None, None), (100, None), (None, 150), (100, 150)]),
+        hang_timeout_s=st.sampled_from([math.inf, 2.0, 30.0]),
+        bounds=st.sampled_from([None, None, Bounds(1, 4), Bounds(2, 3)]),
     )
     def begin(
         self,
@@ -327,8 +373,11 @@ class FleetMachine(RuleBasedStateMachine):
         uses_zygote: bool,
         reuseport: bool,
         max_age_s: float,
+        watches_code: bool,
         has_admin: bool,
         memory: tuple[int | None, int | None],
+        hang_timeout_s: float,
+        bounds: Bounds | None,
     ) -> None:
         self.world = World(
             workers,
@@ -340,10 +389,13 @@ class FleetMachine(RuleBasedStateMachine):
             uses_zygote=uses_zygote,
             reuseport=reuseport,
             max_age_s=max_age_s,
+            watches_code=watches_code,
             has_admin=has_admin,
             recycle_jitter=0.2,
             max_memory_bytes=memory[0],
             max_fleet_bytes=memory[1],
+            hang_timeout_s=hang_timeout_s,
+            bounds=bounds,
         )
         self.watch = Invariants(self.world)
         self.left: set[int] = set()
@@ -450,6 +502,57 @@ class FleetMachine(RuleBasedStateMachine):
     def a_worker_grows_or_shrinks(self, nth: int, size: int) -> None:
         self.world.memory[self._pick(nth)] = size
 
+    # -- workers that work ------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH)
+    def a_worker_wakes_up(self, nth: int) -> None:
+        process = self.world.processes[self._pick(nth)]
+        if process.is_ready and not process.is_awake:
+            self.world.wake(process.serial)
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH)
+    def a_worker_comes_to_rest(self, nth: int) -> None:
+        process = self.world.processes[self._pick(nth)]
+        if process.stuck_since_s is None:
+            process.is_awake = False
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH)
+    def a_loop_is_blocked(self, nth: int) -> None:
+        process = self.world.processes[self._pick(nth)]
+        if process.is_awake and process.stuck_since_s is None:
+            self.world.block(process.serial)
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH)
+    def a_blocked_loop_goes_on(self, nth: int) -> None:
+        self.world.processes[self._pick(nth)].stuck_since_s = None
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH)
+    def a_hung_worker_says_where_it_stands(self, nth: int) -> None:
+        serial = self._pick(nth)
+        if [x for x in self.world.sent(c.AskStacks) if (x.client, x.child) == (NOBODY, serial)]:
+            self.world.feed(e.StacksSeen(NOBODY, serial, "here"))
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH, status=st.sampled_from([2, 5]), count=st.integers(1, 50), bucket=st.integers(0, 90))
+    def a_worker_answers(self, nth: int, status: int, count: int, bucket: int) -> None:
+        process = self.world.processes[self._pick(nth)]
+        process.statuses[status] += count
+        process.latencies[bucket] += count
+
+    @precondition(lambda self: self.world.processes)
+    @rule(nth=NTH, cpu_s=st.sampled_from([0.2, 1.0, 20.0]))
+    def a_worker_takes_time(self, nth: int, cpu_s: float) -> None:
+        self.world.processes[self._pick(nth)].cpu_s += cpu_s
+
+    @rule(waiting=st.sampled_from([0, 0, 3, 5]))
+    def connections_wait(self, waiting: int) -> None:
+        self.world.waiting = waiting
+
     # -- time -------------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 1e6]))
@@ -482,6 +585,10 @@ class FleetMachine(RuleBasedStateMachine):
     @rule()
     def a_reload_is_waited_for(self) -> None:
         self._ask(control.Reload())
+
+    @rule(share=st.sampled_from([0.1, 0.5, 1.0, 2.0]), for_s=st.sampled_from([1.0, 30.0]))
+    def a_canary_is_asked_for(self, share: float, for_s: float) -> None:
+        self._ask(control.Reload(share, for_s))
 
     @rule(workers=st.integers(1, 4))
     def a_size_is_waited_for(self, workers: int) -> None:
@@ -541,6 +648,16 @@ class FleetMachine(RuleBasedStateMachine):
     def log_files_are_moved(self) -> None:
         self.world.feed(e.ReopenAsked())
 
+    @precondition(lambda self: self.world.fleet.rules.watches_code)
+    @rule()
+    def the_code_is_edited(self) -> None:
+        self.world.feed(e.CodeChanged("app.py"))
+
+    @precondition(lambda self: self.world.fleet.rules.watches_code)
+    @rule()
+    def whoever_watches_the_code_ends(self) -> None:
+        self.world.feed(e.LookoutLost("exit status 1"))
+
     @rule()
     def an_upgrade_is_asked_for(self) -> None:
         self.world.feed(e.UpgradeAsked())
@@ -574,7 +691,13 @@ class FleetMachine(RuleBasedStateMachine):
         world = self.world
         world.is_out_of_processes = False
         world.admins_left = 10**9
+        world.waiting = 0
+        for process in world.processes.values():
+            process.stuck_since_s = None
         world.calm_down()
+        if world.fleet.rules.watches_code and not world.processes:
+            world.feed(e.CodeChanged("app.py"))  # its start has failed, and this mends it
+            world.calm_down()
         fleet = world.fleet
         assert not world.has_an_end_to_wait_for()
         self._who_waited_has_been_told()
@@ -605,6 +728,7 @@ class FleetMachine(RuleBasedStateMachine):
         bound_s = world.fleet.rules.grace_s + SPAWN_TIMEOUT_S + RETIRE_S + STACKS_S + FAST_STOP_S
         bound_s += ADMIN_RETIRE_S
         assert world.now_s - asked_s <= bound_s
+        assert not world.fleet.lookout.is_running
         error = world.fleet.stopping.error
         if world.fleet.rules.recover_threshold == math.inf:
             assert not isinstance(error, OverRecoveryError)

@@ -16,10 +16,13 @@ from prefork.master import events as e
 from prefork.master.children import CHILD, CHILD_EVENTS
 from prefork.master.fleet import Child, Fleet, Phase, Rules, Zygote, ZygotePhase
 from prefork.master.plan import EVENTS, decide
+from prefork.master.pulse import Pulse
 from prefork.master.shell import Hooks, Means, Shell
 
 SAMPLES: dict[str, Any] = {
     "depth": 0,
+    "pulses": (Pulse(1, is_awake=True, tick_s=0.0),),
+    "queue": 0,
     "client": 1,
     "request": control.Status(),
     "text": "a test",
@@ -29,6 +32,7 @@ SAMPLES: dict[str, Any] = {
     "child": 1,
     "pid": 501,
     "why": "a test",
+    "what": "app.py",
     "delta": 1,
     "how": e.Stop.GRACEFUL,
     "status": e.ExitStatus(code=1),

@@ -52,6 +52,8 @@ def sample(option: Declared) -> tuple[list[str], str, Any]:
         return [option.flag, "027"], "027", "027"
     if about.get("size"):
         return [option.flag, "3M"], "3M", "3M"
+    if about.get("span"):
+        return [option.flag, "2:8"], "2:8", "2:8"
     if option.name == "bind":
         return ["--bind", ":1", "--bind", ":2"], ":1 :2", [":1", ":2"]
     if not about["flag"]:

@@ -60,7 +60,7 @@ def go_to(settings: Settings) -> str:
 def build(settings: Settings) -> Start:
     """Make all that is needed to serve; opens the log, and nothing else. Raises ConfigError."""
     command = CommandOptions(**settings.of(CommandOptions))
-    logger = log.set_up(command.log_level, command.log_file)
+    logger = log.set_up(command.log_level, command.log_file, command.log_format)
     if command.application is None:
         raise ConfigError(
             'say what to serve: prefork MODULE:ATTR, or application = "MODULE:ATTR" in prefork.toml'
@@ -71,6 +71,8 @@ def build(settings: Settings) -> Start:
     http = _http(command.server, settings)
     if settings["max_requests"].value and command.server != "prefork":
         raise ConfigError(f"--max-requests is counted by prefork's own server, not by {command.server}")
+    if ":" in str(settings["workers"].value) and command.server != "prefork":
+        raise ConfigError(f"--workers N:M goes by what prefork's own server tells; {command.server} does not")
     application = NamedApplication(
         command.application, command.app_dir, command.interface, command.server, command.factory, http
     )
@@ -78,9 +80,10 @@ def build(settings: Settings) -> Start:
     if fleet["control"] is None:
         fleet["control"] = "auto"
     prefork = Prefork(application, logger=logger, **{**fleet, "network": None})
+    prefork.reload_dirs = prefork.reload_dirs or (command.app_dir,)
     prefork.check()
     if prefork.recover_threshold is None:
-        prefork.recover_threshold = CRASHES_A_WORKER * prefork.worker_count()
+        prefork.recover_threshold = CRASHES_A_WORKER * prefork.worker_span()[1]
     _give_logs_away(prefork, [command.log_file, http.get("access_log")])
     addresses = _addresses(command.bind, is_default=settings["bind"].is_default)
     return Start(prefork, application, addresses, logger, command.certfile, command.keyfile)

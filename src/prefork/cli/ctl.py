@@ -17,6 +17,7 @@ import click
 
 from prefork import control
 from prefork.cli.calls import Call, Place, find
+from prefork.cli.kinds import SHARE
 from prefork.cli.status import measured, table
 from prefork.errors import EXIT_FAILURE, PreforkError
 from prefork.options import LOG_LEVELS
@@ -117,12 +118,28 @@ def top(place: Place, *, interval_s: float, is_once: bool, is_json: bool) -> Non
 
 
 @preforkctl.command()
-def reload() -> None:
+@click.option(
+    "--canary",
+    type=SHARE,
+    default=0.0,
+    metavar="SHARE",
+    help="Try the new code out with so many of the workers first, such as 10%, beside the old ones; if it answers with "
+    "more errors, or slower, all stays as it was.",
+)
+@click.option(
+    "--canary-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For how long.",
+)
+def reload(canary: float, canary_s: float) -> None:
     """Load the application anew.
 
     Waits until all workers run it; nothing is lost, and a failure changes nothing.
     """
-    _do(control.Reload())
+    _do(control.Reload(canary, canary_s))
 
 
 @preforkctl.command()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import types
 import typing
 from dataclasses import Field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from prefork.errors import ConfigError
-from prefork.options import bytes_of
+from prefork.options import bytes_of, span_of
 
 if TYPE_CHECKING:
     _IntType = click.ParamType[int]
+    _ShareType = click.ParamType[float]
+    _WorkersType = click.ParamType[int | str]
 else:
-    _IntType = click.ParamType  # generic from click 8.4 on only
+    _IntType = _ShareType = _WorkersType = click.ParamType  # generic from click 8.4 on only
 
 
 class _Octal(_IntType):
@@ -46,6 +48,41 @@ class _Size(_IntType):
             self.fail(str(error), param, ctx)
 
 
+class _Workers(_WorkersType):
+    """A number of workers, or how few and how many: 4, or 2:8."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value)
+        if ":" in text:
+            try:
+                span_of(text)
+            except ConfigError as error:
+                self.fail(str(error), param, ctx)
+            return text
+        return click.INT.convert(value, param, ctx)
+
+
+class _Share(_ShareType):
+    """A share as people write it: 10%, or 0.1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{text!r} is no share: write 10%, or 0.1", param, ctx)
+        return share
+
+
+SHARE: Final = _Share()
+
+
 def is_many(hint: Any) -> bool:
     """Whether the option takes several values."""
     return typing.get_origin(hint) is tuple
@@ -60,6 +97,8 @@ def kind_of(option: Field[Any], hint: Any) -> Any:
         return _Octal()
     if about.get("size"):
         return _Size()
+    if about.get("span"):
+        return _Workers()
     if hint is bool:
         return click.BOOL
     if is_many(hint):
@@ -91,6 +130,12 @@ def from_toml(option: Field[Any], hint: Any, value: Any) -> Any:
     if hint is bool:
         if not isinstance(value, bool):
             raise ValueError("must be true or false")
+        return value
+    if about.get("span"):
+        if isinstance(value, str) and ":" in value:
+            return from_text(option, hint, value)
+        if type(value) is not int:
+            raise ValueError("must be a whole number")
         return value
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if about.get("octal"):

@@ -52,6 +52,8 @@ class Clock:
         """Called once a second from then on, and a last time when nothing has happened for a second."""
         self.on_rest: Callable[[], object] = _nothing
         """Called after that."""
+        self.is_needed: Callable[[], bool] = _is_not
+        """Whether it is to tick although nothing happens: somebody waits for what does not wake it."""
         self._loop = loop
         self._members = members
         self._wall_s = wall_s
@@ -99,7 +101,7 @@ class Clock:
             self.on_tick()
         if self._timer is not None:
             self._timer.cancel()  # another than this, if a time-out has woken us
-        if was_awake or self.is_awake:
+        if was_awake or self.is_awake or (was_ticking and self.is_needed()):
             self._timer = self._loop.call_later(TICK_S, self._tick)
             return
         self._is_ticking = False
@@ -108,6 +110,10 @@ class Clock:
         self._timer = None
         if soonest_s < inf:
             self._timer = self._loop.call_at(max(soonest_s, now_s + TICK_S), self._tick)
+
+
+def _is_not() -> bool:
+    return False
 
 
 def _nothing() -> None:

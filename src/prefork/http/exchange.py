@@ -15,6 +15,7 @@ What an application sees of it is its interface's: `asgi`, `wsgi`. Not here: byt
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from prefork.http.request import Target
@@ -32,6 +33,8 @@ from prefork.http.response import (
 if TYPE_CHECKING:
     import asyncio
     import ssl
+    from collections.abc import Iterator
+    from types import FrameType
 
     from prefork.http.engine import Engine
     from prefork.http.forwarded import Client, Origin
@@ -40,6 +43,11 @@ JOIN_BYTES: Final = 64 * 1024
 """Up to this a head and its body are joined for one write; above it the copy costs more than a second buffer."""
 
 logger: Final = logging.getLogger("prefork.http")
+
+_DEEPEST: Final = 100
+"""Coroutines that wait for one another, as deep as they are shown: a cycle must not hold us up."""
+
+_GIVEN_UP: Final = {500: b"Internal Server Error\n", 504: b"Gateway Timeout\n"}
 
 # How far an answer has come, in order. Plain numbers: an enum's attribute costs more than the comparison.
 NOTHING: Final = 0
@@ -420,8 +428,24 @@ class Exchange:
             self.connection.write(b"0\r\n" + self._trailers + b"\r\n")
         self.completed()
 
-    def give_up(self) -> None:
-        """The application has ended without a whole answer."""
+    def time_out(self, age_s: float, frame: FrameType | None) -> None:
+        """The application has taken too long: 504 if the head is not gone, a reset otherwise; what can be ended is.
+
+        `frame`: where the thread stands that it runs in; None where it runs in a task.
+        """
+        logger.error(
+            "timed out after %.0f s: %s; it stands at:\n%s",
+            age_s,
+            self.describe(),
+            _stack_of(self.task, frame),
+        )
+        self.give_up(504)
+        self.disconnect()
+        if self.task is not None:
+            self.task.cancel()
+
+    def give_up(self, status: int = 500) -> None:
+        """The application has ended without a whole answer, or is given up."""
         if self.is_disconnected or self.stage == COMPLETE:
             return
         if self.stage == HEAD_SENT:
@@ -429,7 +453,27 @@ class Exchange:
             self.connection.abort()
             return
         self.keep_alive = False
-        text = b"Internal Server Error\n"
+        text = _GIVEN_UP[status]
         headers = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text)))
-        self._head = self.connection.engine.composer.head(500, headers)
+        self._head = self.connection.engine.composer.head(status, headers)
         self.send_whole(text)
+
+
+def _stack_of(task: asyncio.Task[None] | None, frame: FrameType | None) -> str:
+    """Where an application stands, as text: in a thread, or in what its task waits for."""
+    if frame is not None:
+        return "".join(traceback.format_stack(frame)).rstrip()
+    if task is None:
+        return "nowhere: it waits for a thread"
+    summary = traceback.StackSummary.extract((each, each.f_lineno) for each in _awaited(task.get_coro()))
+    return "".join(summary.format()).rstrip() or repr(task)
+
+
+def _awaited(awaited: Any) -> Iterator[FrameType]:
+    """From a coroutine down to what it waits for in the end; `Task.print_stack` shows the first one only."""
+    for _ in range(_DEEPEST):
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            return
+        yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -33,15 +34,18 @@ from prefork.http.clock import Clock
 from prefork.http.connections import Connections
 from prefork.http.engine import Engine
 from prefork.http.forwarded import TrustedProxies
+from prefork.http.inflight import InFlight
 from prefork.http.lifespan import Lifespan
 from prefork.http.limits import LINGER_S, HttpLimits
 from prefork.http.logged import LoggedHttpProtocol
 from prefork.http.options import HttpOptions
+from prefork.http.pages import Page
 from prefork.http.protocol import HttpProtocol
 from prefork.http.proxy_protocol import Preface
 from prefork.http.request import NameCache
 from prefork.http.site import Site
 from prefork.http.tally import Tally
+from prefork.http.warmup import warm_up
 from prefork.http.websocket import WebSocketProtocol
 from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_pool import ThreadPool
@@ -83,6 +87,7 @@ class HttpServer:
             ),
         )
         self._log: AccessLog | None = None
+        self._is_warm = False
         self._on_deaf: Callable[[], object] | None = None
         """Called when nothing more is accepted. The listeners stay open by themselves: under a master others share them."""
         self._is_drain_wanted = False
@@ -90,10 +95,23 @@ class HttpServer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self) -> None:
-        """Open the access log, so that what is wrong with it is told at once. Zygote, or whoever serves.
+        """Open the access log, so that what is wrong with it is told at once; warm the application up. Once.
 
-        Raises ConfigError.
+        Zygote, or the worker before it serves; main thread. Raises ConfigError; ApplicationError of a strict warm-up.
         """
+        self._open_log()
+        if self._options.warmup and not self._is_warm:
+            self._is_warm = True
+            warm_up(
+                self._app,
+                [Page.of(text) for text in self._options.warmup],
+                is_wsgi=self._is_wsgi,
+                root_path=self._options.root_path,
+                timeout_s=self._options.warmup_timeout_s,
+                is_strict=self._options.warmup_strict,
+            )
+
+    def _open_log(self) -> None:
         if self._options.access_log is not None and self._log is None:
             self._log = AccessLog(self._options.access_log_format, self._options.access_log)
 
@@ -131,7 +149,7 @@ class HttpServer:
 
         Raises `ApplicationError` if the application refuses to start.
         """
-        self.prepare()
+        self._open_log()
         self._loop = asyncio.get_running_loop()
         self._drain_asked = asyncio.Event()
         if self._is_drain_wanted:
@@ -163,8 +181,9 @@ class HttpServer:
         with self._engine(loop, clock, state) as engine:
             first = listeners[0]
             entry = getattr(first, "entry", None)
-            tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None))
-            clock.on_wake, clock.on_tick, clock.on_rest = tally.wake, tally.tick, partial(_rest_from, tally)
+            pulse = getattr(first, "pulse", None)
+            tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None), pulse)
+            self._watch(engine, tally, entry, pulse)
             acceptors = Acceptors(
                 connections,
                 self._factory(engine, connections),
@@ -190,6 +209,30 @@ class HttpServer:
             await _rest(engine)
             clock.stop()
             tally.tick(is_awake=False)  # the last word: what was served since the tick before counts too
+
+    def _watch(self, engine: Engine, tally: Tally, entry: Any, pulse: Any) -> None:
+        """Have the clock tell what is served, and that the loop turns; and look at requests that take long."""
+        clock, timeout_s = engine.clock, self._options.request_timeout_s
+        in_flight = InFlight(engine.running, timeout_s)
+        tally.on_first = clock.wake
+
+        def wake() -> None:
+            in_flight.wake()
+            tally.wake()
+
+        def tick() -> None:
+            tally.tick()
+            in_flight.look()
+
+        clock.on_wake, clock.on_tick, clock.on_rest = wake, tick, partial(_rest_from, tally)
+        is_watched = pulse is not None and pulse.is_watched
+        if pulse is not None:
+            pulse.describe = in_flight.describe
+        if is_watched or timeout_s < math.inf:
+            # A request may wait for long, and then block the loop, or be overdue: neither would wake the clock.
+            clock.is_needed = in_flight.is_any
+        if entry is not None and self._is_wsgi:
+            entry.set_capacity(self._options.threads)
 
     @contextlib.contextmanager
     def _engine(

@@ -27,7 +27,9 @@ _NEVER: Final = 2**63
 class Tally:
     """One worker's. `running` are the exchanges whose application has not returned."""
 
-    def __init__(self, running: Sized, entry: Entry | None = None, wear: Any = None) -> None:
+    def __init__(
+        self, running: Sized, entry: Entry | None = None, wear: Any = None, pulse: Any = None
+    ) -> None:
         self.statuses = [0] * STATUS_CLASSES
         """Answers by the first digit of their status."""
         self.until_timed = 1
@@ -40,12 +42,18 @@ class Tally:
         self._worn_at = _NEVER
         if wear is not None and wear.requests:
             self._say_worn, self._worn_at = wear.say_worn, wear.requests
+        self._say_awake: Callable[[], object] | None = pulse.say_awake if pulse is not None else None
         self._begun = 0
         self._step = 1
         self._at_last_tick = 0
+        self._is_resting = True
+        self.on_first: Callable[[], object] = _nothing
+        """Called when a request begins after a rest: one that blocks is to be missed."""
 
     def time(self) -> int:
         """The request that begins now is timed: when it began, in nanoseconds, for `took`."""
+        if self._is_resting:
+            self.on_first()
         self._begun += self._step
         if self._begun >= self._worn_at and self._say_worn is not None:
             say, self._say_worn = self._say_worn, None
@@ -65,14 +73,21 @@ class Tally:
 
     def wake(self) -> None:
         """Something happens again."""
+        self._is_resting = False
         if self._entry is not None:
             self._entry.wake()
+        if self._say_awake is not None:
+            self._say_awake()
 
     def tick(self, *, is_awake: bool = True) -> None:
         """A second is over, or all that was to be done is."""
         answered = sum(self.statuses)
         rate, self._at_last_tick = answered - self._at_last_tick, answered
         self._weight = max(1, rate // TIMED_A_SECOND)
+        if not is_awake:
+            self._is_resting = True
+            self._step -= self.until_timed - 1  # the next one is timed, so that it wakes us
+            self.until_timed = 1
         if self._entry is not None:
             self._entry.tell(
                 tick_ms=time.monotonic_ns() // 1_000_000,
@@ -81,3 +96,7 @@ class Tally:
                 latencies=self._latencies,
                 is_awake=is_awake,
             )
+
+
+def _nothing() -> None:
+    """Whoever wants to be called takes its place."""

@@ -142,15 +142,15 @@ class Session:
             await engine.app(self._scope, self.receive, self.send)
             code = NORMAL
             if self._connection.state < OPEN:
-                logger.error("the application returned and has not answered: %s", self._describe())
+                logger.error("the application returned and has not answered: %s", self.describe())
         except ClientDisconnectedError:
-            logger.debug("the client left: %s", self._describe())
+            logger.debug("the client left: %s", self.describe())
         except Exception:
-            logger.exception("the application raised: %s", self._describe())
+            logger.exception("the application raised: %s", self.describe())
         except SystemExit as error:
             if isinstance(error, DrainedError):  # not the application's: this process is told to leave
                 raise
-            logger.exception("the application called exit(): %s", self._describe())
+            logger.exception("the application called exit(): %s", self.describe())
         finally:
             self._give_up(code)
             if self._task is not None:
@@ -167,7 +167,8 @@ class Session:
             connection.close(code, "")
         self.messages.clear()
 
-    def _describe(self) -> str:
+    def describe(self) -> str:
+        """The request in a few words, for the log."""
         return f"WebSocket {self._scope['path']!r}"
 
     # -- ASGI --------------------------------------------------------------------------------------

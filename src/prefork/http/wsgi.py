@@ -234,6 +234,8 @@ class WSGIExchange(Exchange):
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # a circle, through the traceback (PEP 3333, "Error Handling")
+        elif self.is_disconnected:  # timed out, too
+            raise ClientDisconnectedError
         elif self.stage != NOTHING:
             raise ResponseError("start_response was called twice, the second time without exc_info")
 

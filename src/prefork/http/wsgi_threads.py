@@ -137,6 +137,9 @@ class PooledWSGIExchange(WSGIExchange):
         self._context.copy().run(self._close_and_end)
 
     def _serve(self) -> None:
+        if self.stage == COMPLETE:  # timed out while it waited for a thread
+            self._hand_over(self._ended)
+            return
         try:
             body = self._iterable = self.connection.engine.app(self.scope, self.start_response)
             kind = type(body)

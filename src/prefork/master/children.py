@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
 from prefork.errors import ApplicationError
 from prefork.master import commands as c
 from prefork.master import events as e
-from prefork.master import recycling
+from prefork.master import hangs, recycling
 from prefork.master.crashes import RETRY_S, crashed
 from prefork.master.draft import FAST_STOP_S, Draft
-from prefork.master.fleet import Child, Phase, Seat
-from prefork.master.reloads import abandon, begin_reload
+from prefork.master.fleet import Child, Phase
+from prefork.master.reloads import abandon, promote
+from prefork.master.watching import await_edit, await_edit_no_more
 
 SETTLED_S = 0.5
 """A worker that has been ready for this long did not die of its start."""
@@ -47,7 +47,8 @@ def _spawned(draft: Draft, child: Child, event: e.ChildSpawned) -> None:
 
 def _unspawned(draft: Draft, child: Child, event: e.SpawnFailed) -> None:
     draft.drop(child)
-    if draft.fleet.stopping is not None or child.generation < draft.fleet.generation:
+    fleet = draft.fleet
+    if fleet.stopping is not None or child.generation not in (fleet.generation, fleet.incoming):
         return  # not needed any more
     if recycling.failed(draft, child, f"its successor cannot be spawned: {event.why}"):
         return
@@ -71,21 +72,13 @@ def _ready(draft: Draft, child: Child, _event: e.ChildReady) -> None:
         wears_at_s=recycling.wears_at_s(draft),
     )
     fleet.proven = True
+    await_edit_no_more(draft)
     fleet.seats[child.slot] = replace(fleet.seat(child.slot), crashed_pid=None)
     draft.info(f"{child} ready")
     if child.renews is not None:
         recycling.succeeded(draft)
-    if child.generation == fleet.incoming:
-        fleet.generation, fleet.incoming = child.generation, None
-        fleet.rolling = True
-        fleet.zygote_seat = Seat()
-        # The back-off was earned by the old code.
-        fleet.seats = {
-            slot: replace(seat, streak=0, not_before_s=-math.inf) for slot, seat in fleet.seats.items()
-        }
-        draft.info(f"reload: generation {child.generation} works, replacing the other workers")
-        if fleet.reload_again:
-            begin_reload(draft)
+    if child.generation == fleet.incoming and fleet.canary is None:
+        promote(draft)
 
 
 def _ready_late(draft: Draft, child: Child, _event: e.ChildReady) -> None:
@@ -114,7 +107,8 @@ def _died_in_boot(draft: Draft, child: Child, event: e.ChildExited) -> None:
     elif recycling.failed(draft, child, failure.summary):
         pass
     elif failure.is_final and not fleet.proven:
-        draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
+        if not await_edit(draft):
+            draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
     else:
         crashed(draft, child)
 
@@ -127,6 +121,9 @@ def _died_in_service(draft: Draft, child: Child, event: e.ChildExited) -> None:
         draft.info(f"{child} left by itself: {event.status}")
         return
     draft.error(f"{child} crashed: {event.status}" + ("" if has_settled else ", right after its start"))
+    if child.generation == draft.fleet.incoming:
+        abandon(draft, f"one of its workers crashed: {event.status}")
+        return
     if has_settled:
         draft.fleet.seats[child.slot] = replace(draft.fleet.seat(child.slot), streak=0)
     crashed(draft, child, delayed=not has_settled)
@@ -152,22 +149,42 @@ def _worn(draft: Draft, child: Child, event: e.ChildWorn) -> None:
 
 
 def _died_hung(draft: Draft, child: Child, event: e.ChildExited) -> None:
-    """A worker that was killed: because it hung in its boot, or at the end of its grace period."""
-    if child.is_hung:
+    """A worker that was killed: because it hung, in its boot or in service, or at the end of its grace period."""
+    if child.is_stuck:
+        hangs.died(draft, child, event.status)
+    elif child.is_hung:
         _died_in_boot(draft, child, event)
     else:
         _died_as_asked(draft, child, event)
 
 
 _ROWS: dict[Phase, tuple[Callable[..., None], ...]] = {
-    #                 ChildSpawned SpawnFailed  ChildReady ChildFailed ChildExited QueueSeen ChildWorn
-    Phase.SPAWNING: (_spawned, _unspawned, _nothing, _nothing, _nothing, _nothing, _nothing),
-    Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot, _nothing, _nothing),
-    Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _nothing, _worn),
-    Phase.STEERED: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _queue_seen, _nothing),
-    Phase.DRAINING: (_nothing, _nothing, _ready_late, _nothing, _died_as_asked, _nothing, _nothing),
-    Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing, _nothing),
-    Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing, _nothing),
+    #                ChildSpawned SpawnFailed ChildReady ChildFailed ChildExited QueueSeen ChildWorn ChildAwake
+    Phase.SPAWNING: (_spawned, _unspawned, _nothing, _nothing, _nothing, _nothing, _nothing, _nothing),
+    Phase.BOOTING: (_nothing, _nothing, _ready, _failed, _died_in_boot, _nothing, _nothing, _nothing),
+    Phase.READY: (_nothing, _nothing, _nothing, _nothing, _died_in_service, _nothing, _worn, hangs.awake),
+    Phase.STEERED: (
+        _nothing,
+        _nothing,
+        _nothing,
+        _nothing,
+        _died_in_service,
+        _queue_seen,
+        _nothing,
+        hangs.awake,
+    ),
+    Phase.DRAINING: (
+        _nothing,
+        _nothing,
+        _ready_late,
+        _nothing,
+        _died_as_asked,
+        _nothing,
+        _nothing,
+        hangs.awake,
+    ),
+    Phase.ABORTED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing, _nothing, _nothing),
+    Phase.KILLED: (_nothing, _nothing, _nothing, _nothing, _died_hung, _nothing, _nothing, _nothing),
 }
 CHILD_EVENTS = (
     e.ChildSpawned,
@@ -177,6 +194,7 @@ CHILD_EVENTS = (
     e.ChildExited,
     e.QueueSeen,
     e.ChildWorn,
+    e.ChildAwake,
 )
 CHILD: dict[tuple[Phase, type], Callable[..., None]] = {
     (phase, event): handler

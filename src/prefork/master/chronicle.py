@@ -115,7 +115,7 @@ def _reload(before: Fleet, after: Fleet) -> Iterator[tuple[str, str]]:
 
 def _end(child: Child, status: e.ExitStatus) -> tuple[str, str]:
     """What it was that ended, and how; ("", "") where it was told to."""
-    if child.is_hung:
+    if child.is_hung or child.is_stuck:
         return "hung", f"{child} hung and was killed: {child.failure.summary if child.failure else status}"
     if child.phase.value in ("spawning", "booting"):
         why = child.failure.summary if child.failure else str(status)

@@ -123,6 +123,22 @@ class LookAtMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtPulses:
+    """Say what the workers tell on the scoreboard. Answered by PulsesSeen."""
+
+    with_load: bool
+    """Whether their CPU time and the queue are wanted, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renumber:
+    """Tell a worker which slot is its own from now on: its lines in the log say it."""
+
+    child: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Answer somebody on the control socket."""
 
@@ -187,6 +203,16 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class StartLookout:
+    """Start the process that watches the code. Answered by LookoutReady or LookoutLost."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndLookout:
+    """End the process that watches the code, if it has not ended yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Say something."""
 
@@ -216,12 +242,16 @@ Command = (
     | CloseSlot
     | ReopenLogs
     | LookAtMemory
+    | LookAtPulses
+    | Renumber
     | Answer
     | AskStacks
     | DumpStacks
     | SetLogLevel
     | StartUpgrade
     | KillUpgrade
+    | StartLookout
+    | EndLookout
     | StartAdmin
     | RetireAdmin
     | KillAdmin

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from prefork import control
+from prefork.master.pulse import Pulse
 
 
 class Stop(IntEnum):
@@ -143,6 +144,21 @@ class ChildWorn:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildAwake:
+    """Something happens in a worker again: from now on it tells on the scoreboard that its loop turns."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class PulsesSeen:
+    """What the workers tell on the scoreboard, and how many connections wait for one of them."""
+
+    pulses: tuple[Pulse, ...]
+    queue: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MemorySeen:
     """How much memory (PSS) there is in use: by each child, and by the master and the zygotes."""
 
@@ -235,6 +251,27 @@ class UpgradeLost:
 
 
 @dataclass(frozen=True, slots=True)
+class LookoutReady:
+    """The process that watches the code watches it."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookoutLost:
+    """The process that watches the code has ended, or could not be started."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChanged:
+    """The application's code has been edited."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class AdminReady:
     """The admin process answers."""
 
@@ -260,7 +297,9 @@ class AdminExited:
     status: ExitStatus
 
 
-ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn
+ChildEvent = (
+    ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn | ChildAwake
+)
 """Facts about one worker; the others are about a zygote, the time, or the whole."""
 
 Event = (
@@ -271,6 +310,7 @@ Event = (
     | ZygoteUnstarted
     | ZygoteExited
     | MemorySeen
+    | PulsesSeen
     | DeadlinePassed
     | Broken
     | StopAsked
@@ -284,6 +324,9 @@ Event = (
     | StacksSeen
     | UpgradeReady
     | UpgradeLost
+    | LookoutReady
+    | LookoutLost
+    | CodeChanged
     | AdminReady
     | AdminFailed
     | AdminUnstarted

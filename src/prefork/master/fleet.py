@@ -17,6 +17,7 @@ from enum import Enum
 from prefork import control
 from prefork.master.chronicle import Chronicle
 from prefork.master.events import BootFailure, Stop
+from prefork.master.scaling import EVERY_S, Bounds, Trend
 
 
 class Phase(Enum):
@@ -54,6 +55,15 @@ LIVE = frozenset({Phase.SPAWNING, Phase.BOOTING, Phase.READY})
 """Phases of a child that fills its slot, or is about to."""
 
 
+WATCHED = frozenset({Phase.READY, Phase.STEERED, Phase.DRAINING})
+"""Phases of a child whose loop has to turn."""
+CONFIRM_S = 0.25
+"""Between the look that finds a worker silent for too long and the one that believes it: a fleet that was stopped and goes on
+(SIGCONT, a thawed container) has told within milliseconds that it turns."""
+LOOK_EVERY_S = EVERY_S
+"""Between two looks at what workers do, while that matters: workers tell once a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What does not change while the master runs. Bounds in seconds."""
@@ -75,8 +85,14 @@ class Rules:
     """Share by which the two bounds above are shortened at random, at most."""
     max_memory_bytes: int | None = None
     max_fleet_bytes: int | None = None
+    watches_code: bool = False
+    """A change of the application's code is a reload."""
     has_admin: bool = False
     """There is to be an admin process."""
+    hang_timeout_s: float = math.inf
+    """Silence after which the loop of a worker that is awake is taken to be blocked."""
+    bounds: Bounds | None = None
+    """How few and how many workers there may be; None: as many as are asked for."""
 
     @property
     def watches_memory(self) -> bool:
@@ -110,6 +126,18 @@ class Child:
     """The serial number of the worn worker that this one was spawned beside, to take its place."""
     heavy: int = 0
     """Samples in a row that showed more memory than it may have."""
+    beat_s: float | None = None
+    """Since when its loop may be silent: its last beat that has been seen; None: it is at rest, or not watched."""
+    suspected_s: float | None = None
+    """When it had been silent for too long for the first time."""
+    is_stuck: bool = False
+    """Its loop is blocked: it is about to be killed, and another stands in for it."""
+
+    def look_due_s(self, hang_timeout_s: float) -> float | None:
+        """When to look next whether its loop turns; None for never."""
+        if self.beat_s is None or self.phase not in WATCHED:
+            return None
+        return self.beat_s + hang_timeout_s if self.suspected_s is None else self.suspected_s + CONFIRM_S
 
     @property
     def is_hung(self) -> bool:
@@ -158,6 +186,15 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookout:
+    """The process that watches the code, and how long to wait before there is another."""
+
+    is_running: bool = False
+    streak: int = 0
+    not_before_s: float = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Somebody on the control socket waits for the outcome of a request."""
 
@@ -167,6 +204,19 @@ class Wait:
     """The generation, or the serial number of the worker, that it is about."""
     due_s: float | None = None
     """When it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A reload that first tries the incoming generation out, beside the current one."""
+
+    slots: int
+    """So many of its workers serve beside the old ones."""
+    for_s: float
+    until_s: float | None = None
+    """When it has been tried for long enough; None: not all of its workers are ready."""
+    base: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...] | None = None
+    """What the old ones had served when it began: serial number, answers by status, latencies. None: not yet known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +241,8 @@ class Fleet:
     incoming: int | None = None
     """The generation that a reload is trying out; it becomes `generation` when one of it is ready."""
     last_generation: int = 1
+    canary: Canary | None = None
+    """How the incoming generation is tried out; None: one of its workers need be ready only."""
     reload_again: bool = False
     rolling: bool = False
     """A reload has been proven and is replacing the older workers."""
@@ -222,8 +274,17 @@ class Fleet:
     admin: Admin | None = None
     admin_seat: Seat = field(default_factory=Seat)
     chronicle: Chronicle = field(default_factory=Chronicle)
+    memory_bytes: int = 0
+    """What the fleet had in all when memory was looked at last; 0: never."""
+    looked_at_s: float = 0.0
+    """When the workers were looked at last."""
+    is_looking: bool = False
+    """A look has been asked for, and its answer is still to come."""
+    trend: Trend = field(default_factory=Trend)
+    """What autoscaling remembers."""
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
+    lookout: Lookout = field(default_factory=Lookout)
     finished: bool = False
 
     def copy(self) -> Fleet:
@@ -275,6 +336,26 @@ class Fleet:
             {c.slot for c in self.children.values() if c.phase is Phase.READY and c.slot < self.wanted}
         )
 
+    @property
+    def is_scaled(self) -> bool:
+        """Autoscaling has something to look at: somebody works, or there are more than the fewest."""
+        bounds = self.rules.bounds
+        if bounds is None or self.stopping is not None or self.resting:
+            return False
+        is_awake = any(x.beat_s is not None and x.phase in WATCHED for x in self.children.values())
+        return is_awake or self.wanted > bounds.least
+
+    def look_due_s(self) -> float | None:
+        """When the workers are to be looked at next; None while all are at rest."""
+        if self.is_looking:
+            return None
+        times = [x.look_due_s(self.rules.hang_timeout_s) for x in self.children.values()]
+        is_tried = self.canary is not None and self.canary.until_s is not None and self.stopping is None
+        if is_tried or self.is_scaled:
+            times.append(self.looked_at_s + LOOK_EVERY_S)
+        finite = [t for t in times if t is not None and t < math.inf]
+        return min(finite, default=None)
+
     def next_deadline_s(self) -> float | None:
         """When `DeadlinePassed` must come at the latest; None when nothing is waited for."""
         times = [c.deadline_s for c in self.children.values()]
@@ -282,11 +363,13 @@ class Fleet:
         times.append(self.upgrade_deadline_s)
         times += [wait.due_s for wait in self.waits]
         times.append(self._admin_due_s())
+        times.append(self.look_due_s())
         if self.stopping is None and not self.resting:
             times += [self.seat(slot).not_before_s for slot in self._vacant_slots()]
             times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
             times += [x.wears_at_s for x in self.children.values() if x.phase is Phase.READY and not x.worn]
             times.append(self.memory_due_s)
+            times.append(self.lookout.not_before_s if not self.lookout.is_running else None)
             if self.may_recycle and self._can_fork() and self.worn_child() is not None:
                 times.append(self.renewal_seat.not_before_s)
         finite = [t for t in times if t is not None and math.isfinite(t)]

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 
 from prefork import system
-from prefork.channel import BootFailed, Forked, ForkFailed, Message, Parked, Ready, Stacks, Worn
+from prefork.channel import Awake, BootFailed, Forked, ForkFailed, Message, Parked, Ready, Stacks, Worn
 from prefork.master import events as e
 from prefork.master.spawn import Kin, hold
 from prefork.master.strangers import Strangers
@@ -89,6 +89,14 @@ class Household:
         children = {serial: kin.process.pid for serial, kin in self._children.items() if kin.process}
         zygotes = [kin.process.pid for kin in self._zygotes.values() if kin.process]
         return children, [*zygotes, *self._parked]
+
+    def entries(self) -> dict[int, tuple[int, int]]:
+        """The pid, and the record on the scoreboard, of each child that has both, by serial number."""
+        return {
+            serial: (kin.process.pid, kin.entry)
+            for serial, kin in self._children.items()
+            if kin.process is not None and kin.entry is not None
+        }
 
     def close(self) -> None:
         """Let go of all of them, without touching the processes. Also for the copy in a forked zygote."""
@@ -225,6 +233,8 @@ class Household:
                 yield e.ChildFailed(serial, _failure(message))
             elif isinstance(message, Worn):
                 yield e.ChildWorn(serial, message.why)
+            elif isinstance(message, Awake):
+                yield e.ChildAwake(serial)
             elif isinstance(message, Stacks):
                 yield e.StacksSeen(message.client, serial, message.text)
         if kin.channel.is_closed:

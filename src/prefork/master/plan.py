@@ -13,7 +13,7 @@ from dataclasses import replace
 from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
-from prefork.master import recycling
+from prefork.master import hangs, looks, recycling
 from prefork.master.admin import (
     admin_due,
     admin_exited,
@@ -31,6 +31,7 @@ from prefork.master.reconcile import reconcile
 from prefork.master.reloads import ask_reload
 from prefork.master.requests import asked, client_left, stacks_seen
 from prefork.master.waits import answer_waits, end_upgrade, give_stacks_up
+from prefork.master.watching import code_changed, lookout_lost, lookout_ready
 from prefork.master.zygotes import zygote_exited, zygote_failed, zygote_ready, zygote_unstarted
 
 
@@ -77,6 +78,7 @@ def _deadline(draft: Draft, _event: e.DeadlinePassed) -> None:
         why = "the new master was not ready in time; this one serves on"
         draft.error(f"upgrade failed: {why}")
         end_upgrade(draft, control.Failed(f"upgrade failed: {why}"))
+    looks.look(draft)
     recycling.come_of_age(draft)
     recycling.look_at_memory(draft)
     give_stacks_up(draft)
@@ -97,6 +99,8 @@ def _child_due(draft: Draft, child: Child) -> None:
         failure = e.BootFailure(f"not ready within {fleet.rules.boot_timeout_s:g} s of its start")
         draft.error(f"{child}: {failure.summary}: its stacks follow")
         draft.abort(child, failure)
+    elif child.is_stuck and child.last_call_s is not None and draft.now_s < child.last_call_s:
+        hangs.stacks_late(draft, child)
     elif child.phase is Phase.STEERED:
         if child.last_call_s is not None and draft.now_s >= child.last_call_s:
             draft.drain(
@@ -200,8 +204,12 @@ EVENTS: dict[type, Callable[..., None]] = {
     e.ClientLeft: client_left,
     e.StacksSeen: stacks_seen,
     e.MemorySeen: recycling.memory_seen,
+    e.PulsesSeen: looks.seen,
     e.UpgradeReady: _upgrade_ready,
     e.UpgradeLost: _upgrade_lost,
+    e.LookoutReady: lookout_ready,
+    e.LookoutLost: lookout_lost,
+    e.CodeChanged: code_changed,
     e.AdminReady: admin_ready,
     e.AdminFailed: admin_failed,
     e.AdminUnstarted: admin_unstarted,

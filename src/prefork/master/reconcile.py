@@ -5,8 +5,8 @@ who is spawned and who is told to stop, and the rules are few:
 
 1. While stopping, nothing is spawned; everything that lives is told to leave, as hard as was asked.
 2. Each wanted slot has one live child of the current generation. A reload adds one live child of the
-   incoming generation, in one slot, until that one is ready or has failed.
-3. An older child is told to stop only when a newer one in its slot is ready.
+   incoming generation, in one slot (a canary: in some), until that one is ready or has failed.
+3. A child of another generation is told to stop only when one of the current generation in its slot is ready.
 4. A child in a slot that is not wanted is steered away from (reuseport), then drained; slots are closed from
    the last one down, each when nobody is left in it.
 5. A worn child (too old, too large, or asked for) is told to stop when the one that was spawned beside it is ready. One
@@ -20,18 +20,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prefork.master import commands as c
+from prefork.master import trial
 from prefork.master.admin import dismiss_admin, keep_admin, kill_admin
 from prefork.master.draft import Draft
 from prefork.master.events import Stop
 from prefork.master.fleet import Child, Phase, ZygotePhase
 from prefork.master.recycling import watch_memory
 from prefork.master.waits import tell_end
+from prefork.master.watching import keep_lookout
 
 
 def reconcile(draft: Draft) -> None:
     """Append the commands that bring the fleet nearer to what is wanted. Pure but for `draft`."""
     if draft.fleet.finished:
         return
+    keep_lookout(draft)
     if draft.fleet.stopping is not None:
         _wind_down(draft, draft.fleet.stopping.how)
         return
@@ -44,12 +47,14 @@ def reconcile(draft: Draft) -> None:
         _steer(draft)
     _dismiss_unwanted(draft)
     _fill_slots(draft)
-    _renew_worn(draft)
     _replace_older(draft)
+    # Behind it: the end of a reload lets the next one be recycled, and no other event may come.
+    _renew_worn(draft)
     if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)
     watch_memory(draft)
+    trial.watch(draft)
 
 
 def _wind_down(draft: Draft, how: Stop) -> None:
@@ -141,7 +146,8 @@ def _fill_slots(draft: Draft) -> None:
         if fleet.seat(slot).not_before_s <= draft.now_s:
             _fill(draft, slot, fleet.generation)
     if fleet.incoming is not None:
-        _fill(draft, 0, fleet.incoming)
+        for slot in trial.slots_of(fleet):
+            _fill(draft, slot, fleet.incoming)
 
 
 def _fill(draft: Draft, slot: int, generation: int) -> None:
@@ -165,9 +171,10 @@ def _replace_older(draft: Draft) -> None:
     succeeded = {x.renews for x in fleet.children.values() if x.phase is Phase.READY}
     renewed = {x.slot for x in fleet.of_generation(fleet.generation) if x.phase is Phase.READY}
     for child in list(fleet.children.values()):
-        is_older = child.generation < fleet.generation and child.phase is Phase.READY
+        # Also a younger one, that was tried out and is not wanted.
+        is_other = child.generation not in (fleet.generation, fleet.incoming) and child.phase is Phase.READY
         is_succeeded = child.serial in succeeded and child.phase is Phase.READY
-        if (is_older and child.slot in renewed) or is_succeeded:
+        if (is_other and child.slot in renewed) or is_succeeded:
             draft.drain(child)
     renewed = {slot for slot in renewed if slot < fleet.wanted}
     is_mixed = any(x.generation != fleet.generation for x in fleet.children.values())

@@ -106,7 +106,7 @@ def memory_seen(draft: Draft, event: e.MemorySeen) -> None:
             child = draft.put(child, heavy=child.heavy + 1 if size > bound else 0)
             if child.heavy >= HEAVY_SAMPLES:
                 wear(draft, child, f"it has {size // _MIB} MiB, more than {bound // _MIB}")
-    total = sum(size for _, size in event.children) + event.others_bytes
+    total = fleet.memory_bytes = sum(size for _, size in event.children) + event.others_bytes
     budget = rules.max_fleet_bytes
     if budget is None:
         return

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
-from prefork.master import recycling
+from prefork.master import hangs, recycling, trial
 from prefork.master.draft import Draft
 from prefork.master.fleet import Child, Fleet, Phase, Wait
 from prefork.master.reloads import ask_reload
@@ -34,6 +35,9 @@ def client_left(draft: Draft, event: e.ClientLeft) -> None:
 def stacks_seen(draft: Draft, event: e.StacksSeen) -> None:
     """Into the log, and back to who asked."""
     child = draft.fleet.children.get(event.child)
+    if child is not None and child.is_stuck and child.phase is Phase.ABORTED and event.client == hangs.NOBODY:
+        hangs.stacks_told(draft, child, event.text)
+        return
     draft.info(f"stacks of {child or 'a worker that is gone'}:\n{event.text.rstrip()}")
     if any(wait.client == event.client for wait in draft.fleet.waits):
         answer(draft, event.client, control.StacksReport(event.text))
@@ -49,9 +53,27 @@ def _status(draft: Draft, client: int, _request: control.Status) -> None:
 def _reload(draft: Draft, client: int, request: control.Reload) -> None:
     if _refuse_stopping(draft, client):
         return
+    canary = None
+    if request.canary:
+        why = _why_no_canary(draft.fleet, request)
+        if why:
+            answer(draft, client, control.Failed(why))
+            return
+        wanted = draft.fleet.configured if draft.fleet.resting else draft.fleet.wanted
+        canary = trial.canary_of(wanted, request.canary, request.canary_s)
     target = draft.fleet.last_generation + 1
-    ask_reload(draft)
+    ask_reload(draft, canary)
     await_outcome(draft, Wait(client, request, target))
+
+
+def _why_no_canary(fleet: Fleet, request: control.Reload) -> str:
+    if not 0 < request.canary <= 1:
+        return f"canary must be a share from 0 to 1, not {request.canary!r}"
+    if not 0 < request.canary_s < math.inf:
+        return f"canary_s must be more than 0 seconds, not {request.canary_s!r}"
+    if fleet.incoming is not None:
+        return "a reload is under way: ask for a canary when it is over"
+    return ""
 
 
 def _scale(draft: Draft, client: int, request: control.Scale) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefork import control, system
-from prefork.channel import Channel, Fork, Reopen, Start
+from prefork.channel import Channel, Fork, Renumber, Reopen, Start
 from prefork.contracts import CommandProducer, HasFileno, Logger, OnChildRecover, OnChildSpawn, OnMasterReady
 from prefork.errors import AddressError, ForkWithThreadsError, PreforkError
 from prefork.master import commands as c
@@ -24,11 +24,13 @@ from prefork.master.controls import Controls
 from prefork.master.desk import Desk, describe_nothing
 from prefork.master.gauge import Gauge
 from prefork.master.household import FIRST, Household
+from prefork.master.lookout import Lookout
 from prefork.master.pidfile import Pidfile
 from prefork.master.signals import Inbox
 from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote
 from prefork.master.strangers import Strangers
 from prefork.master.upgrade import Upgrade
+from prefork.master.watcher import Watcher
 from prefork.net.listeners import ListenerSet
 from prefork.net.systemd import Notifier
 from prefork.scoreboard import Scoreboard
@@ -63,6 +65,8 @@ class Means:
     is_whole_program: bool
     """Nobody but us has children in this process, so every stranger that ends is ours to reap at once."""
     set_log_level: Callable[[str], object] = str
+    is_watching: bool = False
+    """Workers are to say when they wake up: somebody looks at them from then on."""
     describe: Callable[[], control.StatusReport] = describe_nothing
     """Who we are, for who asks on the control socket: version, addresses, what is served."""
     pidfile: Pidfile | None = None
@@ -87,6 +91,7 @@ class Shell:
         scoreboard: Scoreboard | None = None,
         controls: Controls | None = None,
         gauge: Gauge | None = None,
+        lookout: Lookout | None = None,
         attendance: Attendance | None = None,
     ) -> None:
         self.listeners = listeners
@@ -108,6 +113,8 @@ class Shell:
         self._watchdog_due_s = system.now_s()
         self._household.watch(inbox.fileno(), FIRST, self._asked)
         self._gauge = gauge
+        self._lookout = lookout
+        self._watcher = Watcher(self._household, scoreboard, listeners, system.Meter())
         self._controls = controls
         self._desk = Desk(
             controls, self._household, scoreboard, means.describe, means.set_log_level, queued=self._queued
@@ -129,12 +136,16 @@ class Shell:
             c.CloseSlot: self._close_slot,
             c.ReopenLogs: self._reopen_logs,
             c.LookAtMemory: self._look_at_memory,
+            c.LookAtPulses: self._look_at_pulses,
+            c.Renumber: self._renumber,
             c.Answer: self._desk.answer,
             c.AskStacks: self._desk.ask_stacks,
             c.DumpStacks: self._desk.dump_stacks,
             c.SetLogLevel: self._desk.set_log_level,
             c.StartUpgrade: self._start_upgrade,
             c.KillUpgrade: self._kill_upgrade,
+            c.StartLookout: self._start_lookout,
+            c.EndLookout: self._end_lookout,
             c.StartAdmin: self._attendant.start,
             c.RetireAdmin: self._attendant.retire,
             c.KillAdmin: self._attendant.kill,
@@ -172,6 +183,8 @@ class Shell:
         self._upgrade.close()
         self._notifier.close()
         self.inbox.close()
+        if self._lookout is not None:
+            self._lookout.close()
         if self._controls is not None:
             self._controls.close()
         if self._scoreboard is not None:
@@ -186,7 +199,8 @@ class Shell:
                 yield event
             else:
                 yield from self._attendant.look_after()
-                yield from self._household.look_after(self._upgrade.pids | self._attendant.pids)
+                pids = self._upgrade.pids | self._attendant.pids | self._lookout_pids
+                yield from self._household.look_after(pids)
 
     # -- what goes out ----------------------------------------------------------------------------
 
@@ -221,6 +235,7 @@ class Shell:
             entry=entry,
             requests=command.requests,
             log_level=self._desk.log_level,
+            is_watched=self._means.is_watching,
         )
         try:
             return self._start_worker(start)
@@ -305,7 +320,7 @@ class Shell:
 
     def _queued(self) -> int:
         """Connections that wait to be accepted, in all queues. Raises OSError where the kernel does not say."""
-        return self.listeners.connections_waiting()
+        return self.listeners.waiting()
 
     def _close_slot(self, command: c.CloseSlot) -> None:
         if command.slot == self.listeners.slots_open - 1:
@@ -324,6 +339,12 @@ class Shell:
         others = [os.getpid(), *others, *self._attendant.pids]
         return (self._gauge.read(children, others),) if self._gauge is not None else ()
 
+    def _look_at_pulses(self, command: c.LookAtPulses) -> Iterable[e.Event]:
+        return (self._watcher.look(with_load=command.with_load),)
+
+    def _renumber(self, command: c.Renumber) -> None:
+        self._household.tell([command.child], Renumber(command.slot))  # else its log says the old number
+
     def _start_upgrade(self, _command: c.StartUpgrade) -> Iterable[e.Event]:
         try:
             fd = self._upgrade.start()
@@ -339,6 +360,24 @@ class Shell:
     def _kill_upgrade(self, _command: c.KillUpgrade) -> None:
         self._household.unwatch(self._upgrade.fd)
         self._upgrade.kill()
+
+    @property
+    def _lookout_pids(self) -> set[int]:
+        return self._lookout.pids if self._lookout is not None else set()
+
+    def _start_lookout(self, _command: c.StartLookout) -> Iterable[e.Event]:
+        assert self._lookout is not None
+        try:
+            fd = self._lookout.start()
+        except OSError as error:
+            return (e.LookoutLost(f"it cannot be started: {error}"),)
+        self._household.watch(fd, FIRST, self._lookout.said)
+        return ()
+
+    def _end_lookout(self, _command: c.EndLookout) -> None:
+        if self._lookout is not None:
+            self._household.unwatch(self._lookout.fd)
+            self._lookout.end()
 
     def _announce(self, command: c.Announce) -> None:
         if command.state == "reloading":

@@ -156,7 +156,7 @@ def execute_helper(module: str, message: Message, files: Sequence[HasFileno]) ->
     with theirs:
         try:
             ours.send(message, [x.fileno() for x in files])
-            prefix = _launcher() if sys.platform == "linux" else []
+            prefix = launcher() if sys.platform == "linux" else []
             path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
             environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
             # -P: nothing that happens to lie in the working directory is imported.
@@ -178,7 +178,7 @@ def _hold_command(popen: subprocess.Popen[Any]) -> system.StartedCommand:
         raise
 
 
-def _launcher() -> list[str]:
+def launcher() -> list[str]:
     """A prefix that asks the kernel to end the command with us, before anything of it is run.
 
     Its imports take as long as they like, and only after them does it hear of anything. The request outlives
@@ -194,7 +194,7 @@ def _launcher() -> list[str]:
 
 
 def _run_again(files: Sequence[HasFileno], folder: str | None) -> subprocess.Popen[Any]:
-    prefix = _launcher() if sys.platform == "linux" else []
+    prefix = launcher() if sys.platform == "linux" else []
     environ = {**os.environ, **child_environment()}
     fds = [x.fileno() for x in files]
     return subprocess.Popen([*prefix, *program()], env=environ, pass_fds=fds, cwd=folder)

@@ -110,7 +110,10 @@ def build(size_mb: float) -> Tenancy:
 
 
 def _base(size_mb: float) -> str:
-    """Memory where it has room (a container's /dev/shm is often 64 MB), else the directory for temporary files."""
+    """Memory where it has room (a container's /dev/shm is often 64 MB), else the directory for temporary files.
+
+    Raises StoreUnavailableError.
+    """
     memory = "/dev/shm"  # noqa: S108  (the directory made below it is ours alone, and has a random name)
     if sys.platform == "linux" and os.access(memory, os.W_OK | os.X_OK):
         free = os.statvfs(memory)
@@ -118,7 +121,12 @@ def _base(size_mb: float) -> str:
             return memory
     import tempfile  # noqa: PLC0415  (hardly ever needed, and the master carries what it imports about for ever)
 
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:  # a read-only root
+        raise StoreUnavailableError(
+            f"no directory for shared state: {memory} has no room, or is not ours to write, and there is no other"
+        ) from error
 
 
 def _bases() -> list[str]:

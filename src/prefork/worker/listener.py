@@ -1,4 +1,4 @@
-"""The listening socket as a worker's server sees it: a `socket.socket` that knows four things more.
+"""The listening socket as a worker's server sees it: a `socket.socket` that knows five things more.
 
 * **Readiness.** The first time a server reaches for the descriptor (`accept`, `fileno`, `detach`, `dup`) it is
   about to accept, so the worker is ready. That holds for a blocking loop, `selectors`, asyncio, uvloop and
@@ -6,6 +6,7 @@
 * **Siblings.** `entry` is the worker's record on the scoreboard, for a server that lets less loaded siblings accept
   first. None where there is no scoreboard.
 * **Wear.** `wear` says how many requests this worker is to serve, and tells the master when it has.
+* **Pulse.** `pulse` tells the master that something happens here again, so that it watches whether the loop turns.
 * **Drain.** A blocking `accept()` ends when the worker is told to stop, and it ends between two connections: it
   never takes a connection from the queue and then drops it.
 
@@ -28,6 +29,7 @@ from typing import Any
 
 from prefork.errors import DrainedError
 from prefork.scoreboard import Entry
+from prefork.worker.pulse import Pulse
 from prefork.worker.waking import woken_by_signals
 from prefork.worker.wear import Wear
 
@@ -87,11 +89,19 @@ class Gate:
 class Listener(socket.socket):
     """A listening socket handed to a worker's server. Made by the runtime only."""
 
-    def __init__(self, fd: int, gate: Gate, entry: Entry | None = None, wear: Wear | None = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        gate: Gate,
+        entry: Entry | None = None,
+        wear: Wear | None = None,
+        pulse: Pulse | None = None,
+    ) -> None:
         self._gate: Gate | None = None
         super().__init__(fileno=fd)
         self.entry = entry
         self.wear = wear
+        self.pulse = pulse
         os.set_blocking(fd, False)
         self._gate = gate
 
@@ -133,7 +143,7 @@ class Listener(socket.socket):
     def dup(self) -> Listener:
         self._touch()
         assert self._gate is not None
-        return Listener(os.dup(super().fileno()), self._gate, self.entry, self.wear)
+        return Listener(os.dup(super().fileno()), self._gate, self.entry, self.wear, self.pulse)
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001
         """As `socket.setblocking`, but the descriptor stays non-blocking: see the module's rules."""

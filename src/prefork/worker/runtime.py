@@ -30,11 +30,13 @@ from typing import Any, NoReturn
 
 from prefork import system
 from prefork.channel import (
+    Awake,
     BootFailed,
     Channel,
     LogLevel,
     Message,
     Ready,
+    Renumber,
     Reopen,
     ShowStacks,
     Stacks,
@@ -47,6 +49,7 @@ from prefork.worker import leaving, signals
 from prefork.worker.job import Job, Service
 from prefork.worker.listener import Gate, Listener
 from prefork.worker.loops import loop_factory
+from prefork.worker.pulse import Pulse
 from prefork.worker.reporting import failed_serve, traceback_of
 from prefork.worker.stacks import stacks
 from prefork.worker.waking import woken_loop
@@ -61,9 +64,11 @@ class Worker:
         self.job = job
         self.gate = Gate(self._say_ready)
         self.service: Service | None = None
+        self._pulse: Pulse | None = None
         self._cancel: Callable[[], object] | None = None
         """Cancels the coroutine that serves, if one does."""
         self._is_orphan = False
+        self._generation = 0
         self._is_reading = self._has_more = False
         """What the master says is being read; and there may be more of it."""
 
@@ -71,7 +76,8 @@ class Worker:
 
     def run(self, start: Start, fds: tuple[int, ...], load: Callable[[], Service]) -> int:
         """Serve until drained; returns the exit status. Runs in the worker's main thread."""
-        self.job.introduce(f"worker {start.slot}")
+        self._generation = start.generation
+        self.job.introduce("worker", start.slot, start.generation)
         if start.log_level:
             self.job.set_log_level(start.log_level)
         signal.signal(signal.SIGTERM, self._on_term)
@@ -112,7 +118,8 @@ class Worker:
             if inherited not in fds and _is_same(inherited, own):
                 os.close(inherited)
         wear = Wear(start.requests, lambda why: self._tell(Worn(why)))
-        return [Listener(fd, self.gate, entry, wear) for fd in fds]
+        self._pulse = Pulse(lambda: self._tell(Awake()), is_watched=start.is_watched and entry is not None)
+        return [Listener(fd, self.gate, entry, wear, self._pulse) for fd in fds]
 
     def _join(self, board: int, index: int) -> Entry | None:
         """Our record on the scoreboard. Serving goes on without: siblings then know nothing of us, nor we of them."""
@@ -162,7 +169,7 @@ class Worker:
 
     # -- the channel ------------------------------------------------------------------------------
 
-    def _tell(self, message: Ready | BootFailed | Stacks | Worn) -> None:
+    def _tell(self, message: Ready | BootFailed | Stacks | Worn | Awake) -> None:
         try:
             self.channel.send(message)
         except OSError as error:  # the master is gone; `_on_io` acts on that
@@ -212,8 +219,11 @@ class Worker:
             self.job.reopen_logs()
         elif isinstance(message, LogLevel):
             self.job.set_log_level(message.level)
+        elif isinstance(message, Renumber):
+            self.job.introduce("worker", message.slot, self._generation)
         elif isinstance(message, ShowStacks):
-            self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__)))
+            in_flight = () if self._pulse is None else self._pulse.describe(frame)
+            self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__, in_flight)))
 
     # -- leaving ----------------------------------------------------------------------------------
 

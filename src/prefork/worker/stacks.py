@@ -17,14 +17,15 @@ _DEEPEST = 100
 """Coroutines that wait for one another, at most: a cycle must not hold us up."""
 
 
-def stacks(main: FrameType | None, floor: CodeType) -> str:
+def stacks(main: FrameType | None, floor: CodeType, before: Iterable[str] = ()) -> str:
     """The text, cut to what a message may hold: threads first, because there may be many tasks.
 
     Args:
         main: where the main thread stood when the signal came in whose handler asks.
         floor: the function below which that thread's stack is not the worker's, but of what was forked.
+        before: lines to begin with: the requests in flight.
     """
-    text = "\n".join([*_threads(main, floor), *_tasks()])
+    text = "\n".join([*before, *_threads(main, floor), *_tasks()])
     while len(json.dumps(text)) > DETAILS_BYTES:  # escapes counted: up to six bytes a character
         text = text[: -(len(text) // 8 + 1)]
     return text
