@@ -10,13 +10,6 @@ from tests.docs.deploying import ROOT, default_of, options
 
 TEXT = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
 PEERS = ("gunicorn", "uvicorn", "granian", "uWSGI")
-# Declared where supervision and deployment are extended, which this page is written for, too.
-NOT_YET = frozenset(
-    {
-        "--hang-timeout",
-        "--request-timeout",
-    }
-)
 
 
 def rows(peer: str) -> list[tuple[str, str]]:
@@ -32,7 +25,7 @@ def test_every_option_of_ours_exists(peer: str) -> None:
     """What the middle column says can be said to the command."""
     ours = {name for _, cell in rows(peer) for name in re.findall(r"`(--[a-z-]+)", cell)}
     assert len(ours) > 10
-    assert ours - options() - NOT_YET == set()
+    assert ours - options() == set()
 
 
 @pytest.mark.parametrize("peer", PEERS)
