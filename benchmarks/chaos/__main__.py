@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.chaos import killing, reloading
+from benchmarks.chaos import certificates, clients, clocks, disks, killing, reloading, starving
 from benchmarks.chaos.fault import Fault, LeftOutError, Outcome
 from benchmarks.chaos.report import paragraph, table, write_json
 from benchmarks.chaos.stage import Stage
@@ -16,6 +16,11 @@ from benchmarks.chaos.stage import Stage
 FAULTS: tuple[Fault, ...] = (
     *killing.FAULTS,
     *reloading.FAULTS,
+    *starving.FAULTS,
+    *disks.FAULTS,
+    *clocks.FAULTS,
+    *clients.FAULTS,
+    *certificates.FAULTS,
 )
 
 

@@ -25,8 +25,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     body = b"pid %d" % os.getpid()
     match scope["path"]:
         case "/grow":
-            for _ in range(number):
-                KEPT.append(bytearray(b"x") * (1 << 20))
+            KEPT.extend(bytearray(b"x") * (1 << 20) for _ in range(number))
         case "/keep":
             body = _keep(number)
         case "/body":

@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """ "held", "BROKEN" or "left out"."""
+        """One of "held", "BROKEN", "left out"."""
         if self.broken:
             return "BROKEN"
         return "left out" if self.left_out else "held"

@@ -67,7 +67,7 @@ def broken(stage: Stage) -> None:
     stage.finish(load)
     wait_until(lambda: not set(old) & set(fleet.workers()), "the old workers have left")
     stage.hold(b"mended" in answer(fleet), "the mended code does not answer")
-    _ends(stage, fleet)
+    stage.ends(fleet, may_trace=True)  # the broken code's own
 
 
 def hanging(stage: Stage) -> None:
@@ -84,14 +84,7 @@ def hanging(stage: Stage) -> None:
     stage.finish(load)
     fleet.signal(signal.SIGHUP)
     fleet.wait_for("reload: starting generation")
-    _ends(stage, fleet)
-
-
-def _ends(stage: Stage, fleet: object) -> None:
-    # The broken code's own tracebacks are in the log, as they should be.
-    status = fleet.stop(timeout_s=END_LIMIT_S)  # type: ignore[attr-defined]
-    stage.hold(status == 0, f"its exit status is {status}")
-    fleet.assert_nothing_left(END_LIMIT_S)  # type: ignore[attr-defined]
+    stage.ends(fleet, may_trace=True)  # the broken code's own
 
 
 def upgrade(stage: Stage) -> None:
@@ -123,7 +116,7 @@ def upgrade_to_broken(stage: Stage) -> None:
         fleet.wait_for("upgrade failed: .*serves on")
         stage.hold(set(old) <= set(fleet.workers()), f"workers were {old}, and are {fleet.workers()}")
     stage.finish(load)
-    _ends(stage, fleet)
+    stage.ends(fleet, may_trace=True)  # the broken code's own
 
 
 def recycling(stage: Stage) -> None:
