@@ -43,15 +43,15 @@ def run(fault: Fault, *, is_quick: bool) -> Outcome:
     return outcome
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, faults: Sequence[Fault] = FAULTS) -> int:
     """The command."""
-    names = [fault.name for fault in FAULTS]
+    names = [fault.name for fault in faults]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds of each fault, under 3 minutes")
     parser.add_argument("--only", nargs="+", metavar="FAULT", choices=names, help=f"of: {', '.join(names)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what came of it to this file, too")
     options = parser.parse_args(arguments)
-    chosen = [fault for fault in FAULTS if not options.only or fault.name in options.only]
+    chosen = [fault for fault in faults if not options.only or fault.name in options.only]
     outcomes = []
     for number, fault in enumerate(chosen, 1):
         print(

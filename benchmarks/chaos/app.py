@@ -39,7 +39,7 @@ def _keep(number: int) -> bytes:
     try:
         PAGES.set(f"page {os.urandom(8).hex()}", os.urandom(number << 10))
     except Exception as error:
-        return f"not kept: {type(error).__name__}".encode()
+        return f"not kept: {type(error).__name__}: {error}"[:200].encode()
     return b"kept"
 
 

@@ -64,9 +64,9 @@ def step(stage: Stage) -> None:
         stage.last(0.5, 3)
     stage.hold(fleet.workers() == before, f"workers were {before}, and are {fleet.workers()}")
     stage.finish(load)
-    years = {line[:4] for line in (stage.folder / "access").read_text(encoding="utf-8").split("[")[1:]}
-    stage.note(f"{len(STEPS)} steps: {', '.join(STEPS)}; {len(years)} days in the access log")
-    stage.hold(len(years) > 1, "the fleet has not seen its clock jump")
+    days = {line[:11] for line in (stage.folder / "access").read_text(encoding="utf-8").split("[")[1:]}
+    stage.note(f"{len(STEPS)} steps: {', '.join(STEPS)}; {len(days)} days in the access log")
+    stage.hold(len(days) > 2, "the fleet has not seen its clock jump")
     _serves_on(stage, fleet)
 
 
