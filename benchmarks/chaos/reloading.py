@@ -42,7 +42,7 @@ def storm(stage: Stage) -> None:
     for words in ((), ("--reuseport",)):
         fleet = stage.fleet(*words)
         load = stage.load(fleet)
-        for _ in stage.rounds(4, 20):
+        for _ in stage.rounds(2, 12):
             for _ in range(10):
                 fleet.signal(signal.SIGHUP)
                 fleet.signal(signal.SIGCHLD)
@@ -93,7 +93,7 @@ def upgrade(stage: Stage) -> None:
         fleet = stage.fleet(*words)
         load = stage.load(fleet)
         current = fleet.pid
-        for _ in stage.rounds(2, 6):
+        for _ in stage.rounds(1, 4):
             mark = fleet.mark()
             fleet.kill(current, signal.SIGUSR2)
             new = int(fleet.wait_for(r"\[master (\d+)\] ready: 2 workers", since=mark)[1])
