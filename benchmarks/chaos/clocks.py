@@ -61,7 +61,7 @@ def step(stage: Stage) -> None:
         draft = stage.folder / "draft"
         draft.write_text(number + "\n", encoding="ascii")
         draft.replace(clock)
-        stage.last(0.5, 3)
+        stage.last(1.5, 3)
     stage.hold(fleet.workers() == before, f"workers were {before}, and are {fleet.workers()}")
     stage.finish(load)
     days = {line[:11] for line in (stage.folder / "access").read_text(encoding="utf-8").split("[")[1:]}

@@ -113,6 +113,12 @@ class Stage:
             allowed == report.failed_count <= may_fail,
             f"{report.failed_count} of {report.tried} requests failed, {may_fail} may: {report.failed}",
         )
+        if not allowed == report.failed_count <= may_fail:
+            for one in report.failures[:5]:
+                self.note(
+                    f"at {one['at_s']:.3f} s {one['kind']} {one['detail']}, "
+                    f"{one['client']} client, request {one['request_on_connection']} of its connection"
+                )
         self.hold(report.answered > 0, "nobody was answered at all")
         return report
 
