@@ -32,7 +32,7 @@ def _kill_zygote(fleet: Fleet) -> None:
 def _workers(stage: Stage, *words: str) -> None:
     fleet = stage.fleet(*MANY, *words)
     load = stage.load(fleet)
-    rounds = stage.rounds(5, 40)
+    rounds = stage.rounds(5, 15)
     for number in rounds:
         mark = fleet.mark()
         fleet.kill(fleet.workers()[number % 2])
@@ -58,7 +58,7 @@ def zygote(stage: Stage) -> None:
     """It is killed again and again, then it is needed."""
     fleet = stage.fleet(*MANY)
     load = stage.load(fleet)
-    for _ in stage.rounds(3, 15):
+    for _ in stage.rounds(3, 8):
         _kill_zygote(fleet)
     stage.finish(load)
     mark = fleet.mark()
