@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -72,4 +73,7 @@ def main(arguments: Sequence[str] | None = None, faults: Sequence[Fault] = FAULT
 
 
 if __name__ == "__main__":
+    # However it is ended, its fleets end with it; a shell's background jobs would ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())
