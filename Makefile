@@ -1,7 +1,7 @@
 # One entry for people and for CI. Every target makes its own virtual environment and is instant the
 # second time: a stamp file in the environment is newer than what was installed from.
 #
-#   make run                 serve examples/asgi_hello.py      PORT=8080 or BIND=127.0.0.1:8080
+#   make run                 serve the demo and its dashboard  PORT=8080 or BIND=127.0.0.1:8080, ADMIN=127.0.0.1:8081
 #   make test                the whole suite                   ARGS="-k reload"
 #   make bench               ourselves beside our peers        ARGS=--quick
 #   make chaos               real faults, counted              ARGS="--quick --only kill-workers"
@@ -11,6 +11,7 @@
 VENV ?= .venv
 PORT ?= 8080
 BIND ?= 127.0.0.1:$(PORT)
+ADMIN ?= 127.0.0.1:8081
 ARGS ?=
 # Tests at once: most of them wait for processes. JOBS=0 runs them one by one, in this process.
 JOBS ?= 3
@@ -32,14 +33,15 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench bench-http bench-supervision bench-shared chaos test autobahn lint format types imports docs-reference check coverage test-all-pythons lock clean
+.PHONY: help run bench bench-http bench-supervision bench-shared chaos test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
-run: $(RUN_STAMP) ## serve examples/asgi_hello.py on http://127.0.0.1:8080 (PORT=, BIND=, ARGS=)
-	@echo "serving examples/asgi_hello.py on http://$(BIND)   (stop with Ctrl-C)"
-	@exec $(BIN)/prefork --app-dir examples asgi_hello:app --bind $(BIND) $(ARGS)
+run: $(RUN_STAMP) ## serve the demo on http://127.0.0.1:8080, its dashboard on :8081 (PORT=, BIND=, ADMIN=, ARGS=)
+	@echo "the demo:      http://$(BIND)"
+	@echo "its dashboard: http://$(ADMIN)   (stop with Ctrl-C)"
+	@PREFORK_ADMIN=$(ADMIN) exec $(BIN)/prefork --app-dir examples/demo demo:app --bind $(BIND) --workers 4 $(ARGS)
 
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
@@ -98,6 +100,9 @@ test-all-pythons: ## the suite on each of PYTHONS that this machine has
 		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-$$version; tried=$$((tried + 1)); \
 	done; \
 	if [ $$tried = 0 ]; then echo "none of Python $(PYTHONS) was found"; exit 1; fi
+
+pictures: $(TEST_STAMP) ## take the screenshots of docs/img anew; needs chromium
+	$(BIN)/python -m tests.ecosystem.pictures
 
 lock: ## write requirements/dev.txt anew, from pyproject.toml
 	@rm -rf .venv-lock && $(MAKE) --no-print-directory .venv-lock/bin/python VENV=.venv-lock

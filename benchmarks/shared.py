@@ -35,7 +35,7 @@ from typing import Any, Final
 from benchmarks.costing import machine
 from benchmarks.report import Line, spread, table
 from prefork.shared import Cache, Counter, Lock, RateLimiter, Topic
-from prefork.shared.connect import connect
+from prefork.shared.stores import connect
 from tests.process import procfs
 from tests.shared.worlds import Crowd, RedisServer, temporary_directory
 

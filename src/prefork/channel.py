@@ -135,8 +135,20 @@ class Worn:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class BeAdmin:
+    """Master to the admin process, first of all. Carries a connection to the control desk, then the listeners' descriptors."""
+
+    user: str | int | None = None
+    """Whom to be, as workers are; None: who it is."""
+    group: str | int | None = None
+    names: tuple[str, ...] = ()
+    """Names, besides this machine's, by which it may be asked."""
+
+
 Message = (
     BeZygote
+    | BeAdmin
     | Start
     | Fork
     | Forked

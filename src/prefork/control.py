@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import json
 import typing
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Final
 
 from prefork.errors import PreforkError
@@ -135,6 +135,33 @@ class WorkerReport:
     """Why it is to be recycled; "" while it is good."""
     connections: int | None = None
     """Open connections; None where its server does not say."""
+    in_flight: int = 0
+    """Requests whose application has not returned."""
+    is_awake: bool = False
+    """Something has happened in its last second or so."""
+    tick_ms: int = 0
+    """When it last told what follows, on the clock of `StatusReport.now_ms`."""
+    statuses: tuple[int, ...] = ()
+    """Answers since its start, by the first digit of their status; empty where its server does not count."""
+    latencies: tuple[int, ...] = ()
+    """Requests since its start by how long they took (`prefork.latency`), without the zeros at the end."""
+
+    @property
+    def requests(self) -> int:
+        """Answers in all."""
+        return sum(self.statuses)
+
+
+@dataclass(frozen=True, slots=True)
+class EventReport:
+    """Something that has happened to the fleet."""
+
+    number: int
+    """From 1 on; the fleet's first."""
+    ago_s: float
+    kind: str
+    """"start", "crash", "hung", "left", "recycle", "reload", "failed", "scale", "rest", "upgrade", "admin" or "stop"."""
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +184,17 @@ class StatusReport:
     addresses: tuple[str, ...] = ()
     uptime_s: float = 0.0
     log_level: str = ""
+    now_ms: int = 0
+    """When this was said: CLOCK_MONOTONIC."""
+    gone_statuses: tuple[int, ...] = ()
+    """What workers have served that are gone, as in `WorkerReport`: a sum with theirs never goes back."""
+    gone_latencies: tuple[int, ...] = ()
+    replaced: dict[str, int] = field(default_factory=dict)
+    """Workers that were replaced, by cause."""
+    events: tuple[EventReport, ...] = ()
+    """The last hundred."""
+    queued: int | None = None
+    """TCP connections that wait to be accepted; None where the kernel does not say."""
 
 
 Answer = Progress | Done | Failed | StacksReport | StatusReport
@@ -171,7 +209,14 @@ def name_of(kind: type[Any]) -> str:
 def encode(message: Request | Answer) -> bytes:
     """A message as its line."""
     kind = "request" if isinstance(message, Request) else "answer"
-    return json.dumps({kind: name_of(type(message)), **asdict(message)}).encode() + b"\n"
+    return json.dumps({kind: name_of(type(message)), **_plain(message)}, default=_plain).encode() + b"\n"
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """Its fields. Not `asdict`, which copies every number of every counter: the master has better things to do."""
+    if not is_dataclass(message):
+        raise TypeError(f"{type(message).__name__} is nothing that can be said")
+    return {each.name: getattr(message, each.name) for each in fields(message)}
 
 
 def decode_request(line: bytes) -> Request:
@@ -184,9 +229,8 @@ def decode_answer(line: bytes) -> Answer:
     answer = _decode(line, "answer", typing.get_args(Answer))
     if isinstance(answer, StatusReport):
         workers = tuple(_make(WorkerReport, each) for each in typing.cast("tuple[Any, ...]", answer.workers))
-        return StatusReport(
-            **{**{f.name: getattr(answer, f.name) for f in fields(answer)}, "workers": workers}
-        )
+        events = tuple(_make(EventReport, each) for each in typing.cast("tuple[Any, ...]", answer.events))
+        return replace(answer, workers=workers, events=events)
     return typing.cast("Answer", answer)
 
 
@@ -211,17 +255,17 @@ def _make(kind: type[Any], data: Any) -> Any:
         raise ControlError(f"{name_of(kind)} must be an object")
     hints = typing.get_type_hints(kind)
     values = {}
-    for field in fields(kind):
-        if field.name not in data:
-            if field.default is MISSING:
-                raise ControlError(f"{name_of(kind)} needs {field.name!r}")
+    for each in fields(kind):
+        if each.name not in data:
+            if each.default is MISSING and each.default_factory is MISSING:
+                raise ControlError(f"{name_of(kind)} needs {each.name!r}")
             continue
-        value = data[field.name]
+        value = data[each.name]
         if isinstance(value, list):
             value = tuple(value)
-        if not _is_of(value, hints[field.name]):
-            raise ControlError(f"{name_of(kind)}: {field.name!r} cannot be {value!r}")
-        values[field.name] = value
+        if not _is_of(value, hints[each.name]):
+            raise ControlError(f"{name_of(kind)}: {each.name!r} cannot be {value!r}")
+        values[each.name] = value
     return kind(**values)
 
 

@@ -80,7 +80,10 @@ class CommandProducerError(SupervisionError):
 
 
 class SharedError(PreforkError):
-    """A call to `prefork.shared` could not do what was asked. Nothing was changed."""
+    """A call to `prefork.shared` could not do what was asked.
+
+    Nothing was changed; unless the store was lost in the midst (`StoreUnavailableError`): then nobody knows.
+    """
 
 
 class StoreError(SharedError):

@@ -21,6 +21,7 @@ START_METHODS = ("fork", "exec")
 CLIENT_CERTS = ("required", "optional")
 INTERFACES = ("auto", "asgi", "wsgi")
 SERVERS = ("prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 MOST_JITTER = 0.9
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGTkmgt]?)(i?[Bb])?")
@@ -165,6 +166,39 @@ class FleetOptions:
             metavar="SIZE",
         ),
     )
+    reload: bool = field(
+        default=False,
+        metadata=about(
+            "For development: load the application anew when its code changes. Broken code is told, and the old serves on. "
+            "Needs watchfiles (the extra `watch`).",
+            "--reload",
+        ),
+    )
+    reload_dirs: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Directory to watch for --reload; default: --app-dir (in a program, the working directory). May be repeated.",
+            "--reload-dir",
+            metavar="DIRECTORY",
+        ),
+    )
+    reload_include: tuple[str, ...] = field(
+        default=("*.py",),
+        metadata=about(
+            "Files to watch for --reload: a name (*.py), or a path below the directory (templates/*.html). May be repeated.",
+            "--reload-include",
+            metavar="GLOB",
+        ),
+    )
+    reload_exclude: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Files and folders not to watch for --reload. Hidden folders, caches and virtual environments never are. "
+            "May be repeated.",
+            "--reload-exclude",
+            metavar="GLOB",
+        ),
+    )
     user: str | int | None = field(
         default=None,
         metadata=about(
@@ -187,6 +221,24 @@ class FleetOptions:
             "--control",
             metavar="PATH",
             off="--no-control",
+        ),
+    )
+    admin: str | None = field(
+        default=None,
+        metadata=about(
+            "Serve metrics, health and a dashboard here, by a process of its own: HOST:PORT or unix:PATH; a port alone is "
+            "one of 127.0.0.1. Default: not at all.",
+            "--admin",
+            metavar="ADDRESS",
+        ),
+    )
+    admin_host: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Name by which the admin process may be asked, besides addresses, localhost and this machine's name. May be "
+            "repeated.",
+            "--admin-host",
+            metavar="NAME",
         ),
     )
 
@@ -305,6 +357,15 @@ class CommandOptions:
             "Least important messages to log.",
             "--log-level",
             choices=LOG_LEVELS,
+        ),
+    )
+    log_format: str = field(
+        default="text",
+        metadata=about(
+            "text for people, or json: one object a line, with time, level, process, slot, pid, generation, message and "
+            "exception.",
+            "--log-format",
+            choices=LOG_FORMATS,
         ),
     )
     log_file: str | None = field(

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from prefork import control, system
-from prefork.channel import BeZygote, Channel, Start
+from prefork.channel import BeAdmin, BeZygote, Channel, Start
 from prefork.contracts import (
     CommandProducer,
     Logger,
@@ -37,10 +37,12 @@ from prefork.contracts import (
 from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, SharedError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
+from prefork.master.attendant import attend
 from prefork.master.controls import Controls
 from prefork.master.desk import describe_nothing
 from prefork.master.fleet import Fleet, Rules
 from prefork.master.gauge import Gauge
+from prefork.master.lookout import Lookout, Sights
 from prefork.master.loop import supervise
 from prefork.master.pidfile import Pidfile
 from prefork.master.shell import Hooks, Means, Shell
@@ -53,6 +55,7 @@ from prefork.net.material import Clients, TLSBytes, TLSFiles, TLSMaterial
 from prefork.net.runfolder import new_path
 from prefork.net.systemd import Notifier
 from prefork.observe import log
+from prefork.observe.binding import admin_address
 from prefork.options import FleetOptions, share_or_bytes
 from prefork.scoreboard import Scoreboard
 from prefork.worker.job import Job
@@ -229,6 +232,7 @@ class Prefork(FleetOptions):
             raise ConfigError(
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
+        lookout = self._lookout()
         inheritance = inherit(os.environ)
         count = self.worker_count()
         with contextlib.ExitStack() as left_open:
@@ -247,7 +251,16 @@ class Prefork(FleetOptions):
             for warning in listeners.warnings:
                 logger.warning("%s", warning)
             places = [address.url(is_tls) for address in listeners.addresses]
+            attendance = attend(
+                admin_address(self.admin) if self.admin else None,
+                BeAdmin(self.user, self.group, tuple(self.admin_host)),
+                inheritance.admin,
+            )
+            if attendance is not None:
+                left_open.callback(attendance.listeners.close)
             controls = self._controls(inheritance, logger)
+            if controls is None and attendance is not None:
+                controls = Controls("")
             if controls is not None:
                 left_open.callback(controls.close)
             pidfile = None if self.pidfile is None else Pidfile(self.pidfile)
@@ -269,13 +282,17 @@ class Prefork(FleetOptions):
                 scoreboard=_scoreboard(logger),
                 controls=controls,
                 gauge=Gauge(system.Meter(), self.max_memory_bytes, self._fleet_bytes()),
+                lookout=lookout,
+                attendance=attendance,
             )
             left_open.callback(shell.close)
             name = getattr(self.server, "target", None)
             what = f"{name}: serving" if name else "serving"
             logger.info("%s %s with %d worker%s", what, ", ".join(places), count, "s" if count > 1 else "")
-            if controls is not None:
+            if controls is not None and controls.path:
                 logger.info("control socket: %s", controls.path)
+            if attendance is not None:
+                logger.info("admin: %s", attendance.listeners.addresses[0].url(False))
             try:
                 supervise(self._fleet(count, listeners, means), shell)
             finally:
@@ -299,6 +316,17 @@ class Prefork(FleetOptions):
             logger.warning("no control socket, preforkctl cannot be answered: %s", error)
             return None
         return controls
+
+    def _lookout(self) -> Lookout | None:
+        """Who watches the code, if it is to be watched. Raises ConfigError."""
+        if not self.reload:
+            return None
+        sights = Sights.of(self.reload_dirs, self.reload_include, self.reload_exclude)
+        # Python tells two versions of a module apart by second and size only, and would run the cached one of an edit
+        # that follows another at once. For forks; and for what is run again.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        return Lookout(sights)
 
     def _fleet_bytes(self) -> int | None:
         """The budget of all processes together, in bytes. Raises ConfigError."""
@@ -381,6 +409,8 @@ class Prefork(FleetOptions):
             recycle_jitter=self.recycle_jitter,
             max_memory_bytes=self.max_memory_bytes,
             max_fleet_bytes=self._fleet_bytes(),
+            watches_code=self.reload,
+            has_admin=bool(self.admin),
         )
         slots = listeners.slots_open
         return Fleet(

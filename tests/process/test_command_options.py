@@ -103,6 +103,7 @@ def test_another_file_and_none(tmp_path: Path) -> None:
         (("--max-memory", "much"), "", {}, "'much' is no size"),
         (("--max-fleet-memory", "0%"), "", {}, "no share of memory"),
         (("--max-age", "0"), "", {}, "max_age_s must be more than 0"),
+        (("--admin", "nonsense"), "", {}, "admin: "),
         (
             ("--max-requests", "5", "--server", "uvicorn"),
             "",

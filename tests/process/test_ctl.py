@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import re
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -44,10 +49,11 @@ def silent_client(fleet: Fleet, said: bytes = b"") -> socket.socket:
 
 
 def test_every_request_has_a_command_and_every_command_a_help() -> None:
-    """And no command asks for anything else."""
+    """And no command asks for anything else; `top` asks for the status, again and again."""
     assert set(COMMANDS) == set(typing.get_args(control.Request))
-    assert set(preforkctl.commands.values()) == set(COMMANDS.values())
-    assert set(preforkctl.commands) == {control.name_of(kind) for kind in COMMANDS}
+    commands = {name: command for name, command in preforkctl.commands.items() if name != "top"}
+    assert set(commands.values()) == set(COMMANDS.values())
+    assert set(commands) == {control.name_of(kind) for kind in COMMANDS}
     for command in preforkctl.commands.values():
         assert isinstance(command, click.Command)
         assert command.help
@@ -58,6 +64,72 @@ def test_every_command_is_tested_here() -> None:
     source = Path(__file__).read_text()
     for name in preforkctl.commands:
         assert re.search(rf'(done|refused|Ctl)\([^)]*"{name}"', source), name
+
+
+# -- top ----------------------------------------------------------------------------------------------
+
+
+def test_top(fleet_of: Callable[..., Fleet]) -> None:
+    """A table for people, JSON for programs; standard output that is no terminal gets one table."""
+    fleet = fleet_at(fleet_of)
+    assert ask(fleet)
+    table = done(fleet, "top", "--once", "--interval", "0.2")
+    assert done(fleet, "top", "--interval", "0.2").split()[:6] == table.split()[:6]
+    for pid in fleet.workers():
+        assert re.search(rf"^ *\d +{pid} +1 +ready", table, re.MULTILINE), table
+    assert "2 workers serve" in table
+    report = json.loads(done(fleet, "top", "--once", "--json", "--interval", "0.2"))
+    assert sorted(worker["pid"] for worker in report["workers"]) == sorted(fleet.workers())
+    assert all(worker["memory_pss_bytes"] > 1_000_000 for worker in report["workers"])
+    assert all(worker["cpu_share"] is not None for worker in report["workers"])
+
+
+def test_top_at_a_terminal(fleet_of: Callable[..., Fleet]) -> None:
+    """Goes on until Ctrl-C, shows who has come meanwhile, and ends with 0 and the terminal as it was."""
+    fleet = fleet_at(fleet_of)
+    ours, theirs = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "prefork.cli.ctl",
+        "--control",
+        control_path(fleet),
+        "top",
+        "--interval",
+        "0.1",
+    ]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as top:
+        os.close(theirs)
+        try:
+            seen = read_until(ours, str(fleet.workers()[0]))
+            mark = fleet.mark()
+            fleet.kill(fleet.workers()[0])
+            new = fleet.wait_for_workers(1, since=mark)[0]
+            seen += read_until(ours, str(new))
+            top.send_signal(signal.SIGINT)
+            seen += read_until(ours, "\x1b[?1049l")  # back from the other screen
+            assert top.wait(WAIT_S) == 0
+        finally:
+            top.kill()
+            os.close(ours)
+    assert "SLOT" in seen
+    assert "Traceback" not in seen
+
+
+def read_until(fd: int, text: str) -> str:
+    """What a terminal is sent until `text` is in it; the suite's bound for a test is the bound."""
+    seen = ""
+    while text not in seen:
+        seen += os.read(fd, 65536).decode(errors="replace")
+    return seen
+
+
+def test_top_without_a_master() -> None:
+    """Is told in one line."""
+    with Ctl("--control", "/no/such/socket", "top") as asked:
+        assert asked.end() == 2
+        assert "no master answers at /no/such/socket" in asked.errors
 
 
 # -- status -------------------------------------------------------------------------------------------

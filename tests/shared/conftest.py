@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.errors import ConfigError
-from prefork.shared.connect import connect
+from prefork.shared.stores import connect
 from tests.shared.worlds import Crowd, RedisServer, World, local_world, temporary_directory
 
 BACKENDS = ("lmdb", "memory", "redis")
@@ -54,11 +53,9 @@ def common_world(request: pytest.FixtureRequest, directory: Path) -> Iterator[Wo
 
 def _make(request: pytest.FixtureRequest, directory: Path, *, has_own_time: bool) -> World:
     if request.param == "redis":
+        pytest.importorskip("redis")
         url = request.getfixturevalue("redis_server").new_url()
-        try:
-            return World(url, connect(url))
-        except ConfigError as error:
-            pytest.skip(str(error))
+        return World(url, connect(url))
     if request.param == "memory":
         return local_world(f"memory://?size_mb=16&name={directory.name}", has_own_time=has_own_time)
     return local_world(f"lmdb://{directory}/store?size_mb=16", has_own_time=has_own_time)

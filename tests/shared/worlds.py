@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from prefork.shared.connect import connect
 from prefork.shared.store import Store
+from prefork.shared.stores import connect
 
 WAIT_S = 20.0
 
@@ -75,8 +75,8 @@ class RedisServer:
         self._popen: subprocess.Popen[bytes] | None = None
         self._database = 0
 
-    def start(self) -> None:
-        """Start it, and wait until it listens."""
+    def start(self, *more: str) -> None:
+        """Start it, and wait until it listens. more: options of the command."""
         words = [
             "redis-server",
             "--port",
@@ -88,7 +88,7 @@ class RedisServer:
             "--appendonly",
             "no",
         ]
-        words += ["--dir", str(self.folder), "--databases", "1000", "--daemonize", "no"]
+        words += ["--dir", str(self.folder), "--databases", "1000", "--daemonize", "no", *more]
         self._popen = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert self._popen.stdout is not None
         for line in self._popen.stdout:

@@ -54,6 +54,15 @@ class ZygoteProcess:
     told: list[Nudge] = field(default_factory=list)
 
 
+@dataclass
+class AdminProcess:
+    """The admin process as it really is."""
+
+    is_ready: bool = False
+    is_dismissed: bool = False
+    is_killed: bool = False
+
+
 class World:
     """A fleet, its processes, and the time. Every decision is checked to leave the fleet it was given alone."""
 
@@ -84,6 +93,12 @@ class World:
         """What each client of the control socket has been told."""
         self.waiting = 0
         """Connections in the queue of every slot that is steered away from."""
+        self.admins: list[AdminProcess] = []
+        """The admin process, while there is one."""
+        self.admins_left = 10**9
+        """How many more can be made."""
+        self.admin_hangs = False
+        """It does not become ready, and does not leave unless it is killed."""
 
     # -- the shell's part -------------------------------------------------------------------------
 
@@ -126,6 +141,16 @@ class World:
             case c.LookAtMemory():
                 sizes = tuple((serial, self.memory.get(serial, 0)) for serial in self.processes)
                 return [e.MemorySeen(sizes, self.others_bytes)]
+            case c.StartAdmin() if not self.admins_left:
+                return [e.AdminUnstarted(NO_ROOM)]
+            case c.StartAdmin():
+                assert not self.admins, "there is one already"
+                self.admins_left -= 1
+                self.admins = [AdminProcess()]
+            case c.RetireAdmin():
+                self.admins[0].is_dismissed = True
+            case c.KillAdmin():
+                self.admins[0].is_killed = True
             case c.Answer(client, answer):
                 self.answers[client].append(answer)
             case c.Log(level, text):
@@ -194,6 +219,11 @@ class World:
         self.feed(e.ZygoteFailed(generation, failure))
         self.end_zygote(generation, e.ExitStatus(code=3))
 
+    def end_admin(self, status: e.ExitStatus) -> None:
+        """The admin process is gone."""
+        self.admins = []
+        self.feed(e.AdminExited(status))
+
     def pass_time(self, seconds: float) -> None:
         """Let time go by; the master wakes up at each deadline of its own, and the processes do nothing."""
         until_s = self.now_s + seconds
@@ -252,7 +282,18 @@ class World:
         if self.pending:
             self.fork()
             busy = True
-        return busy
+        return self._admin_answers() or busy
+
+    def _admin_answers(self) -> bool:
+        for admin in self.admins:
+            if admin.is_killed or (admin.is_dismissed and not self.admin_hangs):
+                self.end_admin(KILLED if admin.is_killed else CLEAN)
+                return True
+            if not (admin.is_ready or admin.is_dismissed or self.admin_hangs):
+                admin.is_ready = True
+                self.feed(e.AdminReady())
+                return True
+        return False
 
     def settle(self) -> None:
         """Let everybody answer until nobody has anything more to say; no time goes by."""

@@ -15,6 +15,7 @@ import pytest
 
 from prefork import channel as channels
 from prefork.channel import (
+    BeAdmin,
     BeZygote,
     BootFailed,
     Channel,
@@ -37,6 +38,7 @@ from prefork.worker.reporting import failed_load, failed_serve
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
 EVERY_MESSAGE: list[Message] = [
+    BeAdmin("www", None, ("admin.example",)),
     BeZygote(2),
     Start(7, 3, 2),
     Start(7, 3, 2, inherited=(11, 12)),

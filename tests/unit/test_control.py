@@ -22,14 +22,33 @@ REQUESTS: list[control.Request] = [
     control.Stop(is_fast=True),
     control.LogLevel("debug"),
 ]
-WORKER = control.WorkerReport(1, 0, 4711, 2, "ready", 1.5, "old", 3)
+WORKER = control.WorkerReport(
+    1, 0, 4711, 2, "ready", 1.5, "old", 3, 2, True, 12345, (0, 0, 7, 0, 1, 0), (1, 0, 6)
+)
 ANSWERS: list[control.Answer] = [
     control.Progress("reload: starting generation 2 \u2603"),
     control.Done("done"),
     control.Failed("two\nlines"),
     control.StacksReport("thread MainThread:\n"),
     control.StatusReport(
-        "serving", 2, 3, 1, 1, (WORKER,), 5, "0.1", "app:app", ("http://x", "unix:y"), 2.5, "info"
+        "serving",
+        2,
+        3,
+        1,
+        1,
+        (WORKER,),
+        5,
+        "0.1",
+        "app:app",
+        ("http://x", "unix:y"),
+        2.5,
+        "info",
+        now_ms=12400,
+        gone_statuses=(0, 0, 9, 0, 0, 1),
+        gone_latencies=(4, 5),
+        replaced={"crash": 2},
+        events=(control.EventReport(3, 0.25, "crash", "worker 0 \u2603"),),
+        queued=4,
     ),
     control.StatusReport("starting", 1, None, 1, 0, (control.WorkerReport(1, 0, None, 1, "spawning", None),)),
 ]

@@ -312,3 +312,57 @@ class TestManyClients:
 def test_failed_is_a_last_word() -> None:
     """As all but progress are."""
     assert Failed in control.FINAL
+
+
+class TestTheAdminProcess:
+    """At the other end of a pair of sockets; strangers may reach it, so it may only look."""
+
+    def test_asks_how_the_fleet_is(self, controls: Controls) -> None:
+        """As anybody."""
+        near, far = socket.socketpair()
+        controls.adopt(near)
+        with far:
+            far.sendall(STATUS)
+            (asked,) = take(controls)
+            assert isinstance(asked, e.Asked)
+            assert asked.request == control.Status()
+
+    @pytest.mark.parametrize(
+        "request_", [control.Stop(), control.Reload(), control.LogLevel("debug")], ids=repr
+    )
+    def test_may_ask_for_nothing_else(self, controls: Controls, request_: control.Request) -> None:
+        """It is told so, and nothing of it reaches the fleet."""
+        near, far = socket.socketpair()
+        controls.adopt(near)
+        with far:
+            far.sendall(control.encode(request_))
+            assert take(controls) == []
+            assert json.loads(far.recv(65536)) == {
+                "answer": "failed",
+                "text": "the admin process may only look",
+            }
+
+    def test_keeps_its_place(self, controls: Controls) -> None:
+        """However many come, and although it waits for nothing."""
+        near, far = socket.socketpair()
+        controls.adopt(near)
+        callers = [Caller(controls) for _ in range(MOST_CLIENTS + 1)]
+        take(controls)
+        with far:
+            far.sendall(STATUS)
+            assert [type(event) for event in take(controls)] == [e.Asked]
+        for caller in callers:
+            caller.sock.close()
+
+
+def test_without_a_path_only_the_admin_process_is_heard(tmp_path: Path) -> None:
+    """A program with an admin process and no control socket: there is no file, now or after an upgrade."""
+    controls = Controls("")
+    controls.open()
+    controls.open(takes_over=True)
+    near, far = socket.socketpair()
+    controls.adopt(near)
+    with far:
+        far.sendall(STATUS)
+        assert len(take(controls)) == 1
+    controls.close()

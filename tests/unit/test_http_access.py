@@ -116,6 +116,14 @@ def test_combined(open_log: Any, tmp_path: Path) -> None:
     ]
 
 
+def test_timed(open_log: Any, tmp_path: Path) -> None:
+    log = open_log("timed", tmp_path / "log", now_s=lambda: 50.0, wall_s=lambda: NOON_S)
+    visit(log, b"/", 49.5, user_agent=b"curl/8.5.0")
+    log.flush()
+    start = '127.0.0.1 - - [15/Nov/2023:03:43:20 +0530] "GET / HTTP/1.1" 200 13'
+    assert (tmp_path / "log").read_text() == f'{start} "-" "curl/8.5.0" 500000\n'
+
+
 def test_json(open_log: Any, tmp_path: Path) -> None:
     log = open_log("json", tmp_path / "log", now_s=lambda: 50.0, wall_s=lambda: NOON_S)
     visit(log, b"/a", 49.5, host=b"h:80", user_agent='ü "\\\n\x7f\x9b'.encode(), referer=b"\xff\x1b")
@@ -231,7 +239,7 @@ def test_a_line_waits_for_the_tick(open_log: Any, tmp_path: Path) -> None:
     assert PLAIN.fullmatch((tmp_path / "log").read_text().strip())
 
 
-@pytest.mark.parametrize("form", ["common", "combined", "json"])
+@pytest.mark.parametrize("form", ["common", "combined", "timed", "json"])
 def test_many_lines_do_not_wait(form: str, open_log: Any, tmp_path: Path) -> None:
     log = open_log(form, tmp_path / "log")
     size = 0
@@ -315,7 +323,7 @@ def test_reopen_that_fails_keeps_the_old_file(
 
 def test_an_unknown_format_is_refused() -> None:
     for call in (AccessLog, AccessLog.check):
-        with pytest.raises(ConfigError, match="must be one of common, combined, json, not 'apache'"):
+        with pytest.raises(ConfigError, match="must be one of common, combined, timed, json, not 'apache'"):
             call("apache")
 
 

@@ -76,7 +76,7 @@ class TestTheLine:
     def test_a_process_introduces_itself(self, said: Said) -> None:
         """After the fork the same handler speaks for somebody else."""
         logger = log.set_up("info", None)
-        log.introduce("worker 3")
+        log.introduce("worker", 3, 1)
         logger.info("hello")
         assert fields(said()[0]) == ("info", "worker 3", "hello")
 

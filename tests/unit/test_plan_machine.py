@@ -19,6 +19,7 @@ from prefork import control
 from prefork.errors import OverRecoveryError
 from prefork.master import commands as c
 from prefork.master import events as e
+from prefork.master.admin import RETIRE_S as ADMIN_RETIRE_S
 from prefork.master.commands import Command, Nudge
 from prefork.master.draft import FAST_STOP_S, RETIRE_S, SPAWN_TIMEOUT_S, STACKS_S, STEERED_S
 from prefork.master.fleet import LIVE, Child, Fleet, Phase
@@ -116,7 +117,8 @@ class Invariants:
 
     def nothing_starts_while_stopping(self, after: Fleet, commands: tuple[Command, ...]) -> None:
         if after.stopping is not None:
-            assert not [x for x in commands if isinstance(x, (c.Spawn, c.StartZygote, c.StartUpgrade))]
+            starts = (c.Spawn, c.StartZygote, c.StartUpgrade, c.StartAdmin)
+            assert not [x for x in commands if isinstance(x, starts)]
 
     def the_service_manager_hears_of_nothing_after_the_stop(
         self, before: Fleet, commands: tuple[Command, ...]
@@ -246,6 +248,7 @@ class Invariants:
             assert isinstance(commands[-1], c.Finish)
             assert not self.world.processes
             assert not self.world.zygotes
+            assert not self.world.admins
             forgotten = {x.child for x in commands if isinstance(x, c.Forget)}
             assert not [x for x in self.world.pending if x.child not in forgotten]
         assert self.finishes == int(after.finished)
@@ -309,6 +312,8 @@ class FleetMachine(RuleBasedStateMachine):
         uses_zygote=st.booleans(),
         reuseport=st.booleans(),
         max_age_s=st.sampled_from([math.inf, math.inf, 40.0]),
+        watches_code=st.booleans(),
+        has_admin=st.booleans(),
         memory=st.sampled_from([(None, None), (None, None), (100, None), (None, 150), (100, 150)]),
     )
     def begin(
@@ -323,6 +328,8 @@ class FleetMachine(RuleBasedStateMachine):
         uses_zygote: bool,
         reuseport: bool,
         max_age_s: float,
+        watches_code: bool,
+        has_admin: bool,
         memory: tuple[int | None, int | None],
     ) -> None:
         self.world = World(
@@ -335,6 +342,8 @@ class FleetMachine(RuleBasedStateMachine):
             uses_zygote=uses_zygote,
             reuseport=reuseport,
             max_age_s=max_age_s,
+            watches_code=watches_code,
+            has_admin=has_admin,
             recycle_jitter=0.2,
             max_memory_bytes=memory[0],
             max_fleet_bytes=memory[1],
@@ -393,6 +402,17 @@ class FleetMachine(RuleBasedStateMachine):
         serial = self._pick(nth)
         if self.world.processes[serial].told:
             self.world.exit(serial, CLEAN)
+
+    @precondition(lambda self: self.world.admins)
+    @rule(status=STATUSES)
+    def the_admin_process_dies(self, status: e.ExitStatus) -> None:
+        crashes = self.world.fleet.crashes_s
+        self.world.end_admin(status)
+        assert self.world.fleet.crashes_s == crashes
+
+    @rule(left=st.sampled_from([0, 1, 10**9]))
+    def admin_processes_run_out_or_come_back(self, left: int) -> None:
+        self.world.admins_left = left
 
     @precondition(lambda self: self.world.zygotes)
     @rule(nth=NTH)
@@ -524,6 +544,16 @@ class FleetMachine(RuleBasedStateMachine):
     def log_files_are_moved(self) -> None:
         self.world.feed(e.ReopenAsked())
 
+    @precondition(lambda self: self.world.fleet.rules.watches_code)
+    @rule()
+    def the_code_is_edited(self) -> None:
+        self.world.feed(e.CodeChanged("app.py"))
+
+    @precondition(lambda self: self.world.fleet.rules.watches_code)
+    @rule()
+    def whoever_watches_the_code_ends(self) -> None:
+        self.world.feed(e.LookoutLost("exit status 1"))
+
     @rule()
     def an_upgrade_is_asked_for(self) -> None:
         self.world.feed(e.UpgradeAsked())
@@ -556,7 +586,11 @@ class FleetMachine(RuleBasedStateMachine):
         """A calm world converges to what is wanted and nothing else, and then the master sleeps for ever."""
         world = self.world
         world.is_out_of_processes = False
+        world.admins_left = 10**9
         world.calm_down()
+        if world.fleet.rules.watches_code and not world.processes:
+            world.feed(e.CodeChanged("app.py"))  # its start has failed, and this mends it
+            world.calm_down()
         fleet = world.fleet
         assert not world.has_an_end_to_wait_for()
         self._who_waited_has_been_told()
@@ -585,7 +619,9 @@ class FleetMachine(RuleBasedStateMachine):
         assert self.watch.finishes == 1
         assert all(world.final(client) is not None for client in world.answers if client not in self.left)
         bound_s = world.fleet.rules.grace_s + SPAWN_TIMEOUT_S + RETIRE_S + STACKS_S + FAST_STOP_S
+        bound_s += ADMIN_RETIRE_S
         assert world.now_s - asked_s <= bound_s
+        assert not world.fleet.lookout.is_running
         error = world.fleet.stopping.error
         if world.fleet.rules.recover_threshold == math.inf:
             assert not isinstance(error, OverRecoveryError)
@@ -606,6 +642,9 @@ class FleetMachine(RuleBasedStateMachine):
             if Nudge.KILL in zygote.told:
                 world.end_zygote(zygote.generation, KILLED)
                 return True
+        if any(admin.is_killed for admin in world.admins):
+            world.end_admin(KILLED)
+            return True
         return False
 
     def _pick(self, nth: int) -> int:

@@ -116,6 +116,17 @@ class TestNeverTwoInStep:
         assert world.is_serving(generation=2, workers=2)
         assert [spawn.generation for spawn in world.sent(c.Spawn)] == [2, 2]
 
+    def test_the_end_of_a_reload_lets_it_go_on(self) -> None:
+        """The last old worker's end is the last event there is: nothing else comes to remind the master."""
+        world = serving(uses_zygote=False)
+        world.feed(e.ReloadAsked())
+        new = world.child(0)
+        world.accept(new.serial)
+        worn(world, new.serial)
+        world.settle()
+        assert new.serial not in world.processes
+        assert world.is_serving(generation=2, workers=2)
+
     def test_a_reload_that_fails_lets_it_go_on(self) -> None:
         """The old generation serves on, and ages on."""
         world = serving()

@@ -29,6 +29,7 @@ SAMPLES: dict[str, Any] = {
     "child": 1,
     "pid": 501,
     "why": "a test",
+    "what": "app.py",
     "delta": 1,
     "how": e.Stop.GRACEFUL,
     "status": e.ExitStatus(code=1),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -153,6 +154,31 @@ def test_leftovers_are_what_nobody_uses(memory: Path) -> None:
     assert len(list(memory.iterdir())) == 4
     assert (memory / "somebody-elses" / "in-use").exists()
     used.leave()
+
+
+def test_a_directory_that_is_taken_for_a_leftover_is_made_again(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another start looks between its making and its lock: nobody hears of it, unless it never ends."""
+    take, taken = fcntl.flock, list[str]()
+
+    def disturbed(fd: int, how: int) -> None:
+        if how == fcntl.LOCK_SH and len(taken) < disturbances:
+            taken.append("")
+            monkeypatch.setattr(fcntl, "flock", take)
+            assert tenancy.remove_leftovers()
+            monkeypatch.setattr(fcntl, "flock", disturbed)
+        take(fd, how)
+
+    disturbances = 2
+    monkeypatch.setattr(fcntl, "flock", disturbed)
+    built = tenancy.build(4)
+    assert len(taken) == 2
+    assert Path(built.path).is_dir()
+    assert built.leave()
+    disturbances = 100
+    with pytest.raises(StoreUnavailableError, match="removed just now"):
+        tenancy.build(4)
 
 
 def test_a_master_puts_its_place_into_the_environment_and_takes_it_back(

@@ -20,6 +20,7 @@ from prefork.net.address import parse_address
 from prefork.net.owner import group_id, user_id
 from prefork.net.systemd import inherited_listeners
 from prefork.observe import log
+from prefork.observe.binding import admin_address
 from prefork.options import CommandOptions, FleetOptions
 from prefork.prefork import Prefork
 from prefork.worker.loading import split_target
@@ -59,7 +60,7 @@ def go_to(settings: Settings) -> str:
 def build(settings: Settings) -> Start:
     """Make all that is needed to serve; opens the log, and nothing else. Raises ConfigError."""
     command = CommandOptions(**settings.of(CommandOptions))
-    logger = log.set_up(command.log_level, command.log_file)
+    logger = log.set_up(command.log_level, command.log_file, command.log_format)
     if command.application is None:
         raise ConfigError(
             'say what to serve: prefork MODULE:ATTR, or application = "MODULE:ATTR" in prefork.toml'
@@ -77,6 +78,7 @@ def build(settings: Settings) -> Start:
     if fleet["control"] is None:
         fleet["control"] = "auto"
     prefork = Prefork(application, logger=logger, **{**fleet, "network": None})
+    prefork.reload_dirs = prefork.reload_dirs or (command.app_dir,)
     prefork.check()
     if prefork.recover_threshold is None:
         prefork.recover_threshold = CRASHES_A_WORKER * prefork.worker_count()
@@ -93,6 +95,8 @@ def check(settings: Settings) -> str:
     start = build(settings)
     for address in start.addresses:
         parse_address(address, None)
+    if start.prefork.admin:
+        admin_address(start.prefork.admin)
     if start.certfile is not None and start.keyfile is not None:
         from prefork.net.material import TLSFiles
         from prefork.net.tls import server_context

@@ -5,6 +5,7 @@ Exit status: 0 done; 1 not done, and the reason is on standard error; 2 the word
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -86,6 +87,36 @@ def status(*, is_json: bool) -> None:
 
 
 @preforkctl.command()
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two looks.",
+)
+@click.option("--once", "is_once", is_flag=True, help="Print one table, after two looks, and leave.")
+@click.option("--json", "is_json", is_flag=True, help="For programs: one JSON object a line.")
+@click.pass_obj
+def top(place: Place, *, interval_s: float, is_once: bool, is_json: bool) -> None:
+    """Show each worker's pace, latency, CPU and memory just now, and the last events, until Ctrl-C."""
+    from prefork.cli.top import top as show  # the other commands need nothing of it
+
+    path = find(place, os.environ)
+
+    def ask() -> control.StatusReport:
+        with Call(path, place.timeout_s) as call:
+            *_, answer = call.ask(control.Status())
+        if not isinstance(answer, control.StatusReport):
+            raise click.ClickException(getattr(answer, "text", str(answer)))
+        return answer
+
+    with contextlib.suppress(KeyboardInterrupt):
+        show(ask, interval_s, is_once=is_once, is_json=is_json)
+
+
+@preforkctl.command()
 def reload() -> None:
     """Load the application anew.
 
@@ -163,7 +194,7 @@ COMMANDS: dict[type, Callable[..., Any]] = {
     control.Stop: stop,
     control.LogLevel: log_level,
 }
-"""The command for each request there is."""
+"""The command for each request there is. `top` asks for the status, again and again."""
 
 
 def main() -> NoReturn:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any, Final, Literal
 
 from prefork.errors import ConfigError
 from prefork.http.limits import HttpLimits
+from prefork.http.pages import Page
 from prefork.options import about
 
 LIFESPANS: Final = ("auto", "on", "off")
-LOG_FORMATS: Final = ("common", "combined", "json")
+LOG_FORMATS: Final = ("common", "combined", "timed", "json")
 FORWARDED_BY: Final = ("any", "x-forwarded", "forwarded")
 MOST_THREADS: Final = 1024
 
@@ -47,7 +49,31 @@ class HttpOptions:
     )
     access_log_format: str = field(
         default="combined",
-        metadata=about("Format of the access log.", "--access-log-format", choices=LOG_FORMATS),
+        metadata=about(
+            "Format of the access log; timed is combined with the microseconds that the request took behind it.",
+            "--access-log-format",
+            choices=LOG_FORMATS,
+        ),
+    )
+    warmup: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Path that is requested (GET) from the application before workers are forked, so that they share what it "
+            "loads; or http://HOST/PATH. The lifespan is not run for it. May be repeated.",
+            "--warmup",
+            metavar="PATH",
+        ),
+    )
+    warmup_strict: bool = field(
+        default=False,
+        metadata=about(
+            "A warm-up that raises, answers 500 or more, or takes too long is a failed start.",
+            "--warmup-strict",
+        ),
+    )
+    warmup_timeout_s: float = field(
+        default=10.0,
+        metadata=about("Time that each request of the warm-up has, in seconds.", "--warmup-timeout"),
     )
     trusted_proxies: str = field(
         default="127.0.0.1,::1,unix",
@@ -88,6 +114,15 @@ class HttpOptions:
         if type(self.threads) is not int or not 1 <= self.threads <= MOST_THREADS:
             raise ConfigError(
                 f"threads must be a whole number from 1 to {MOST_THREADS}, not {self.threads!r}"
+            )
+        pages: object = self.warmup
+        if isinstance(pages, str):
+            raise ConfigError(f"warmup takes several paths: give it as [{pages!r}]")
+        for text in self.warmup:
+            Page.of(text)
+        if type(self.warmup_timeout_s) not in (int, float) or not 0 < self.warmup_timeout_s < inf:
+            raise ConfigError(
+                f"warmup_timeout_s must be more than 0 seconds, and finite, not {self.warmup_timeout_s!r}"
             )
         path = self.root_path
         if path and (not path.startswith("/") or path.endswith("/")):

@@ -37,11 +37,13 @@ from prefork.http.lifespan import Lifespan
 from prefork.http.limits import LINGER_S, HttpLimits
 from prefork.http.logged import LoggedHttpProtocol
 from prefork.http.options import HttpOptions
+from prefork.http.pages import Page
 from prefork.http.protocol import HttpProtocol
 from prefork.http.proxy_protocol import Preface
 from prefork.http.request import NameCache
 from prefork.http.site import Site
 from prefork.http.tally import Tally
+from prefork.http.warmup import warm_up
 from prefork.http.websocket import WebSocketProtocol
 from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_pool import ThreadPool
@@ -83,6 +85,7 @@ class HttpServer:
             ),
         )
         self._log: AccessLog | None = None
+        self._is_warm = False
         self._on_deaf: Callable[[], object] | None = None
         """Called when nothing more is accepted. The listeners stay open by themselves: under a master others share them."""
         self._is_drain_wanted = False
@@ -90,10 +93,23 @@ class HttpServer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self) -> None:
-        """Open the access log, so that what is wrong with it is told at once. Zygote, or whoever serves.
+        """Open the access log, so that what is wrong with it is told at once; warm the application up. Once.
 
-        Raises ConfigError.
+        Zygote, or the worker before it serves; main thread. Raises ConfigError; ApplicationError of a strict warm-up.
         """
+        self._open_log()
+        if self._options.warmup and not self._is_warm:
+            self._is_warm = True
+            warm_up(
+                self._app,
+                [Page.of(text) for text in self._options.warmup],
+                is_wsgi=self._is_wsgi,
+                root_path=self._options.root_path,
+                timeout_s=self._options.warmup_timeout_s,
+                is_strict=self._options.warmup_strict,
+            )
+
+    def _open_log(self) -> None:
         if self._options.access_log is not None and self._log is None:
             self._log = AccessLog(self._options.access_log_format, self._options.access_log)
 
@@ -131,7 +147,7 @@ class HttpServer:
 
         Raises `ApplicationError` if the application refuses to start.
         """
-        self.prepare()
+        self._open_log()
         self._loop = asyncio.get_running_loop()
         self._drain_asked = asyncio.Event()
         if self._is_drain_wanted:

@@ -17,6 +17,7 @@ from prefork.master.crashes import RETRY_S, crashed
 from prefork.master.draft import FAST_STOP_S, Draft
 from prefork.master.fleet import Child, Phase, Seat
 from prefork.master.reloads import abandon, begin_reload
+from prefork.master.watching import await_edit, await_edit_no_more
 
 SETTLED_S = 0.5
 """A worker that has been ready for this long did not die of its start."""
@@ -71,6 +72,7 @@ def _ready(draft: Draft, child: Child, _event: e.ChildReady) -> None:
         wears_at_s=recycling.wears_at_s(draft),
     )
     fleet.proven = True
+    await_edit_no_more(draft)
     fleet.seats[child.slot] = replace(fleet.seat(child.slot), crashed_pid=None)
     draft.info(f"{child} ready")
     if child.renews is not None:
@@ -114,7 +116,8 @@ def _died_in_boot(draft: Draft, child: Child, event: e.ChildExited) -> None:
     elif recycling.failed(draft, child, failure.summary):
         pass
     elif failure.is_final and not fleet.proven:
-        draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
+        if not await_edit(draft):
+            draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
     else:
         crashed(draft, child)
 

@@ -164,11 +164,36 @@ class KillUpgrade:
 
 
 @dataclass(frozen=True, slots=True)
+class StartAdmin:
+    """Start the admin process. Answered by AdminReady, AdminUnstarted or AdminExited."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetireAdmin:
+    """Close the admin process's channel: it leaves by itself. Answered by AdminExited."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillAdmin:
+    """Send the admin process SIGKILL. Answered by AdminExited."""
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Tell the service manager (sd_notify) where we are."""
 
     state: Literal["ready", "reloading", "stopping"]
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartLookout:
+    """Start the process that watches the code. Answered by LookoutReady or LookoutLost."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndLookout:
+    """End the process that watches the code, if it has not ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +232,11 @@ Command = (
     | SetLogLevel
     | StartUpgrade
     | KillUpgrade
+    | StartLookout
+    | EndLookout
+    | StartAdmin
+    | RetireAdmin
+    | KillAdmin
     | Announce
     | Log
     | Finish

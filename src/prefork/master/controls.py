@@ -7,6 +7,7 @@ Rules:
   bound is let go of. Where all places are taken, who waits for nothing goes first.
 * Only root and the master's own user are heard: by the socket's mode, and by the kernel's word on who has connected.
 * One request at a time for each client; what it sends meanwhile waits.
+* The admin process, which strangers may reach, may ask for the status and for nothing else.
 * A client may close its sending side and still read its answer (`echo '{"request": "status"}' | nc -NU PATH`).
 
 The clients hang on a selector of their own, and the master's loop watches that (epoll(7): an epoll descriptor is readable
@@ -35,8 +36,8 @@ MOST_CLIENTS: Final = 16
 BACKLOG: Final = 128
 """Those who connect in the same moment; taken in at once, one after the other."""
 MODE: Final = 0o600
-UNREAD_BYTES: Final = 256 * 1024
-"""Answers that a client has not read: more than the stacks of a large worker, less than anything that matters."""
+UNREAD_BYTES: Final = 1024 * 1024
+"""Answers that a client has not read: more than the status of a thousand workers, less than anything that matters."""
 _LISTENER: Final = 0
 
 
@@ -52,14 +53,16 @@ class _Client:
     """It has asked for something, and has not had the last word on it."""
     has_said_all: bool = False
     """It has closed its sending side, or is gone: a try to answer it will tell."""
+    is_reader: bool = False
+    """The admin process: it may only look, and keeps its place."""
 
 
 class Controls:
     """One control socket. Used by the master's loop only."""
 
     def __init__(self, path: str) -> None:
-        """Nothing is opened yet."""
-        self.path = str(Path(path).absolute())
+        """Nothing is opened yet. "" for no path: nobody but the admin process asks then."""
+        self.path = str(Path(path).absolute()) if path else ""
         self._selector = selectors.DefaultSelector()
         self._clients: dict[int, _Client] = {}
         self._next_number = _LISTENER + 1
@@ -70,10 +73,12 @@ class Controls:
         self._spare = -1
 
     def open(self, *, takes_over: bool = False) -> None:
-        """Listen. Raises AddressError.
+        """Listen, if there is a path. Raises AddressError.
 
         takes_over: an old master listens at the path, and it is to be ours, without a moment in which nobody answers.
         """
+        if not self.path:
+            return
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.setblocking(False)
@@ -92,6 +97,10 @@ class Controls:
         self._sock = sock
         self._keep_spare()
         self._selector.register(sock, selectors.EVENT_READ, None)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Hear the admin process at the other end of `sock`, which becomes ours."""
+        self._add(sock, is_reader=True)
 
     def fileno(self) -> int:
         """Readable when there is something to `take`."""
@@ -155,8 +164,11 @@ class Controls:
                 sock.send(control.encode(control.Failed("not now: others are being answered")))
             sock.close()
             return
+        self._add(sock)
+
+    def _add(self, sock: socket.socket, *, is_reader: bool = False) -> None:
         sock.setblocking(False)
-        client = _Client(self._next_number, sock)
+        client = _Client(self._next_number, sock, is_reader=is_reader)
         self._next_number += 1
         self._clients[client.number] = client
         self._selector.register(sock, selectors.EVENT_READ, client)
@@ -177,9 +189,10 @@ class Controls:
 
     def _make_room(self) -> bool:
         """Whether there is a place for one more; who waits for nothing gives way, the first to come first."""
-        if len(self._clients) < MOST_CLIENTS:
+        strangers = [client for client in self._clients.values() if not client.is_reader]
+        if len(strangers) < MOST_CLIENTS:
             return True
-        idle = next((client for client in self._clients.values() if not client.is_asking), None)
+        idle = next((client for client in strangers if not client.is_asking), None)
         if idle is None:
             return False
         self._drop(idle)
@@ -217,7 +230,7 @@ class Controls:
                 return
             client.inbox = rest
             try:
-                request = control.decode_request(bytes(line))
+                request = _request_of(client, bytes(line))
             except control.ControlError as error:
                 client.outbox += control.encode(control.Failed(str(error)))
                 yield from self._send(client)
@@ -265,6 +278,13 @@ class Controls:
         if client.sock in self._selector.get_map():
             self._selector.unregister(client.sock)
         client.sock.close()
+
+
+def _request_of(client: _Client, line: bytes) -> control.Request:
+    request = control.decode_request(line)
+    if client.is_reader and not isinstance(request, control.Status):
+        raise control.ControlError("the admin process may only look")
+    return request
 
 
 def _is_allowed(sock: socket.socket) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from prefork import control, system
 from prefork.channel import LogLevel, ShowStacks
@@ -29,12 +30,16 @@ class Desk:
         scoreboard: Scoreboard | None,
         describe: Callable[[], control.StatusReport],
         set_log_level: Callable[[str], object],
+        *,
+        queued: Callable[[], int] = int,
     ) -> None:
+        """queued: how many connections wait to be accepted. Raises OSError where the kernel does not say."""
         self._controls = controls
         self._household = household
         self._scoreboard = scoreboard
         self._describe = describe
         self._set_log_level = set_log_level
+        self._queued = queued
         self._since_s = system.now_s()
         self.log_level = ""
         """As it has been set here; "" before. New workers are told."""
@@ -50,23 +55,46 @@ class Desk:
 
     def _with_what_is_seen(self, report: control.StatusReport) -> control.StatusReport:
         """What the plan cannot know: who we are, and what the workers say of themselves on the scoreboard."""
-        workers = [replace(worker, connections=self._connections(worker.serial)) for worker in report.workers]
-        return replace(
-            self._describe(),
-            state=report.state,
-            generation=report.generation,
-            incoming=report.incoming,
-            wanted=report.wanted,
-            ready=report.ready,
-            workers=tuple(workers),
-            uptime_s=round(system.now_s() - self._since_s, 3),
+        identity = self._describe()
+        try:
+            queued: int | None = self._queued()
+        except (OSError, ValueError):
+            queued = None
+        now_s = system.now_s()
+        report = replace(
+            report,
+            pid=identity.pid,
+            version=identity.version,
+            name=identity.name,
+            addresses=identity.addresses,
+            log_level=identity.log_level,
+            workers=tuple(replace(worker, **self._told(worker.serial)) for worker in report.workers),
+            uptime_s=round(now_s - self._since_s, 3),
+            now_ms=int(now_s * 1000),
+            queued=queued,
         )
+        if self._scoreboard is None:
+            return report
+        # In one go with what the living have told: between the two, nobody's record can become the page's.
+        gone = self._scoreboard.told_by_the_gone()
+        return replace(report, gone_statuses=gone.statuses, gone_latencies=_trimmed(gone.latencies))
 
-    def _connections(self, serial: int) -> int | None:
+    def _told(self, serial: int) -> dict[str, Any]:
+        """What a worker says of itself, as fields of its report; nothing where it has no record, or never wrote."""
         kin = self._household.child(serial)
         if kin is None or kin.entry is None or self._scoreboard is None:
-            return None
-        return self._scoreboard.load(kin.entry)
+            return {}
+        told = self._scoreboard.told(kin.entry)
+        if not told.tick_ms and told.connections is None:
+            return {}
+        return {
+            "connections": told.connections,
+            "in_flight": told.in_flight,
+            "is_awake": told.is_awake,
+            "tick_ms": told.tick_ms,
+            "statuses": told.statuses,
+            "latencies": _trimmed(told.latencies),
+        }
 
     def ask_stacks(self, command: c.AskStacks) -> Iterable[e.Event]:
         """Have a worker say where it stands."""
@@ -91,3 +119,11 @@ class Desk:
         self.log_level = command.level
         self._set_log_level(command.level)
         self._household.tell(command.children, LogLevel(command.level))
+
+
+def _trimmed(counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the zeros at the end, which nobody needs to be sent."""
+    end = len(counts)
+    while end and not counts[end - 1]:
+        end -= 1
+    return counts[:end]

@@ -234,6 +234,53 @@ class UpgradeLost:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class LookoutReady:
+    """The process that watches the code watches it."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookoutLost:
+    """The process that watches the code has ended, or could not be started."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChanged:
+    """The application's code has been edited."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdminReady:
+    """The admin process answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminFailed:
+    """The admin process reported why it cannot start; its exit follows."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdminUnstarted:
+    """The admin process could not be made: worth another try."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdminExited:
+    """The admin process is gone."""
+
+    status: ExitStatus
+
+
 ChildEvent = ChildSpawned | SpawnFailed | ChildReady | ChildFailed | ChildExited | QueueSeen | ChildWorn
 """Facts about one worker; the others are about a zygote, the time, or the whole."""
 
@@ -258,4 +305,11 @@ Event = (
     | StacksSeen
     | UpgradeReady
     | UpgradeLost
+    | LookoutReady
+    | LookoutLost
+    | CodeChanged
+    | AdminReady
+    | AdminFailed
+    | AdminUnstarted
+    | AdminExited
 )

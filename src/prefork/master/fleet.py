@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from prefork import control
+from prefork.master.chronicle import Chronicle
 from prefork.master.events import BootFailure, Stop
 
 
@@ -37,6 +38,15 @@ class ZygotePhase(Enum):
     READY = "ready"  # forks on request
     RETIRING = "retiring"  # told to leave
     ABORTED = "aborted"  # hung in its import; asked for its stacks
+    KILLED = "killed"
+
+
+class AdminPhase(Enum):
+    """Where the admin process is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"  # answers
+    RETIRING = "retiring"  # told to leave
     KILLED = "killed"
 
 
@@ -65,6 +75,10 @@ class Rules:
     """Share by which the two bounds above are shortened at random, at most."""
     max_memory_bytes: int | None = None
     max_fleet_bytes: int | None = None
+    watches_code: bool = False
+    """A change of the application's code is a reload."""
+    has_admin: bool = False
+    """There is to be an admin process."""
 
     @property
     def watches_memory(self) -> bool:
@@ -124,6 +138,15 @@ class Zygote:
 
 
 @dataclass(frozen=True, slots=True)
+class Admin:
+    """The master's view of the admin process."""
+
+    phase: AdminPhase
+    deadline_s: float | None = None
+    ready_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Seat:
     """What a slot remembers between two children: how long to wait, and whom the next one replaces."""
 
@@ -134,6 +157,15 @@ class Seat:
     crashed_pid: int | None = None
     has_queue: bool = False
     """reuseport, a slot that is not steered to any more: no worker has emptied its queue since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """The process that watches the code, and how long to wait before there is another."""
+
+    is_running: bool = False
+    streak: int = 0
+    not_before_s: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +230,12 @@ class Fleet:
     """When memory is looked at next; None while nobody serves, or no bound is set."""
     heavy: int = 0
     """Samples in a row that showed more memory in all than the fleet may have."""
+    admin: Admin | None = None
+    admin_seat: Seat = field(default_factory=Seat)
+    chronicle: Chronicle = field(default_factory=Chronicle)
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
+    lookout: Lookout = field(default_factory=Lookout)
     finished: bool = False
 
     def copy(self) -> Fleet:
@@ -257,15 +293,22 @@ class Fleet:
         times += [z.deadline_s for z in self.zygotes.values()]
         times.append(self.upgrade_deadline_s)
         times += [wait.due_s for wait in self.waits]
+        times.append(self._admin_due_s())
         if self.stopping is None and not self.resting:
             times += [self.seat(slot).not_before_s for slot in self._vacant_slots()]
             times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
             times += [x.wears_at_s for x in self.children.values() if x.phase is Phase.READY and not x.worn]
             times.append(self.memory_due_s)
+            times.append(self.lookout.not_before_s if not self.lookout.is_running else None)
             if self.may_recycle and self._can_fork() and self.worn_child() is not None:
                 times.append(self.renewal_seat.not_before_s)
         finite = [t for t in times if t is not None and math.isfinite(t)]
         return min(finite, default=None)
+
+    def _admin_due_s(self) -> float | None:
+        if self.admin is not None:
+            return self.admin.deadline_s
+        return self.admin_seat.not_before_s if self.rules.has_admin and self.stopping is None else None
 
     def _vacant_slots(self) -> Iterator[int]:
         """Slots that wait for their back-off only: not those that wait for a zygote."""

@@ -14,7 +14,16 @@ from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master import recycling
+from prefork.master.admin import (
+    admin_due,
+    admin_exited,
+    admin_failed,
+    admin_ready,
+    admin_unstarted,
+    dismiss_admin,
+)
 from prefork.master.children import child_event
+from prefork.master.chronicle import continued
 from prefork.master.commands import Command
 from prefork.master.draft import Draft
 from prefork.master.fleet import Child, Fleet, Phase, Stopping, ZygotePhase
@@ -22,6 +31,7 @@ from prefork.master.reconcile import reconcile
 from prefork.master.reloads import ask_reload
 from prefork.master.requests import asked, client_left, stacks_seen
 from prefork.master.waits import answer_waits, end_upgrade, give_stacks_up
+from prefork.master.watching import code_changed, lookout_lost, lookout_ready
 from prefork.master.zygotes import zygote_exited, zygote_failed, zygote_ready, zygote_unstarted
 
 
@@ -39,6 +49,7 @@ def decide(fleet: Fleet, event: e.Event, now_s: float) -> tuple[Fleet, tuple[Com
     else:
         EVENTS[type(event)](draft, event)
     reconcile(draft)
+    draft.fleet.chronicle = continued(fleet, event, draft.fleet, now_s)
     if not draft.fleet.finished:
         answer_waits(draft)
     return draft.fleet, tuple(draft.commands)
@@ -70,6 +81,7 @@ def _deadline(draft: Draft, _event: e.DeadlinePassed) -> None:
     recycling.come_of_age(draft)
     recycling.look_at_memory(draft)
     give_stacks_up(draft)
+    admin_due(draft)
 
 
 def _child_due(draft: Draft, child: Child) -> None:
@@ -157,6 +169,7 @@ def _upgrade_ready(draft: Draft, _event: e.UpgradeReady) -> None:
         end_upgrade(draft, control.Done("the new master serves; the old one drains and leaves"))
         # Not `draft.stop`: the service goes on, so the service manager is not told of a stop.
         fleet.stopping = Stopping(e.Stop.GRACEFUL)
+        dismiss_admin(draft)  # whoever asks is answered by the new one's from now on
 
 
 def _upgrade_lost(draft: Draft, event: e.UpgradeLost) -> None:
@@ -190,4 +203,11 @@ EVENTS: dict[type, Callable[..., None]] = {
     e.MemorySeen: recycling.memory_seen,
     e.UpgradeReady: _upgrade_ready,
     e.UpgradeLost: _upgrade_lost,
+    e.LookoutReady: lookout_ready,
+    e.LookoutLost: lookout_lost,
+    e.CodeChanged: code_changed,
+    e.AdminReady: admin_ready,
+    e.AdminFailed: admin_failed,
+    e.AdminUnstarted: admin_unstarted,
+    e.AdminExited: admin_exited,
 }

@@ -20,20 +20,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prefork.master import commands as c
+from prefork.master.admin import dismiss_admin, keep_admin, kill_admin
 from prefork.master.draft import Draft
 from prefork.master.events import Stop
 from prefork.master.fleet import Child, Phase, ZygotePhase
 from prefork.master.recycling import watch_memory
 from prefork.master.waits import tell_end
+from prefork.master.watching import keep_lookout
 
 
 def reconcile(draft: Draft) -> None:
     """Append the commands that bring the fleet nearer to what is wanted. Pure but for `draft`."""
     if draft.fleet.finished:
         return
+    keep_lookout(draft)
     if draft.fleet.stopping is not None:
         _wind_down(draft, draft.fleet.stopping.how)
         return
+    keep_admin(draft)
     _start_zygotes(draft)
     _call_ready_hook(draft)
     _announce(draft)
@@ -42,8 +46,9 @@ def reconcile(draft: Draft) -> None:
         _steer(draft)
     _dismiss_unwanted(draft)
     _fill_slots(draft)
-    _renew_worn(draft)
     _replace_older(draft)
+    # Behind it: the end of a reload lets the next one be recycled, and no other event may come.
+    _renew_worn(draft)
     if may_steer:
         _close_slots(draft)
     _retire_zygotes(draft)
@@ -65,7 +70,11 @@ def _wind_down(draft: Draft, how: Stop) -> None:
     if fleet.upgrade_deadline_s is not None:
         fleet.upgrade_deadline_s = None
         draft.commands.append(c.KillUpgrade())
-    if not fleet.children and not fleet.zygotes:
+    if how is Stop.KILL:
+        kill_admin(draft)
+    elif not fleet.children and not fleet.zygotes:
+        dismiss_admin(draft)
+    if not fleet.children and not fleet.zygotes and fleet.admin is None:
         fleet.finished = True
         assert fleet.stopping is not None
         tell_end(draft)

@@ -32,12 +32,13 @@ def begin_reload(draft: Draft) -> None:
 def abandon(draft: Draft, why: str) -> None:
     """The incoming generation does not work: the old one serves on, and says so."""
     fleet = draft.fleet
-    draft.error(f"reload failed: {why}; generation {fleet.generation} serves on")
+    outcome = f"generation {fleet.generation} serves on" if fleet.proven else "nothing serves yet"
+    draft.error(f"reload failed: {why}; {outcome}")
     if (
         fleet.all_ready
     ):  # a reload asked for in the first boot: nothing serves yet, and no old master may leave
         draft.commands.append(c.Announce("ready", f"reload failed, generation {fleet.generation} serves on"))
-    fail_reload(draft, fleet.incoming, f"{why}; generation {fleet.generation} serves on")
+    fail_reload(draft, fleet.incoming, f"{why}; {outcome}")
     fleet.incoming = None
     if fleet.reload_again and fleet.stopping is None:
         begin_reload(draft)

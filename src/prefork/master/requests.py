@@ -170,6 +170,11 @@ def report(fleet: Fleet, now_s: float) -> control.StatusReport:
         wanted=fleet.wanted,
         ready=fleet.ready_slots(),
         workers=tuple(_worker_report(child, now_s) for child in children),
+        replaced=fleet.chronicle.counts(),
+        events=tuple(
+            control.EventReport(x.number, round(now_s - x.at_s, 3), x.kind, x.text)
+            for x in fleet.chronicle.happenings
+        ),
     )
 
 

@@ -18,11 +18,13 @@ from prefork.contracts import CommandProducer, HasFileno, Logger, OnChildRecover
 from prefork.errors import AddressError, ForkWithThreadsError, PreforkError
 from prefork.master import commands as c
 from prefork.master import events as e
+from prefork.master.attendant import Attendance, Attendant
 from prefork.master.commands import Nudge
 from prefork.master.controls import Controls
 from prefork.master.desk import Desk, describe_nothing
 from prefork.master.gauge import Gauge
 from prefork.master.household import FIRST, Household
+from prefork.master.lookout import Lookout
 from prefork.master.pidfile import Pidfile
 from prefork.master.signals import Inbox
 from prefork.master.spawn import Kin, ZygoteMain, execute_worker, execute_zygote, fork_zygote
@@ -86,6 +88,8 @@ class Shell:
         scoreboard: Scoreboard | None = None,
         controls: Controls | None = None,
         gauge: Gauge | None = None,
+        lookout: Lookout | None = None,
+        attendance: Attendance | None = None,
     ) -> None:
         self.listeners = listeners
         self.inbox = inbox
@@ -98,12 +102,19 @@ class Shell:
         self._scoreboard = scoreboard
         self._household = Household(Strangers(0.0 if means.is_whole_program else None), self._give_back)
         path = controls.path if controls is not None else ""
-        self._upgrade = Upgrade(listeners, notifier, means.predecessor_fd, means.started_in, path)
+        admin = attendance.listeners if attendance is not None else None
+        self._upgrade = Upgrade(
+            listeners, notifier, means.predecessor_fd, means.started_in, path, admin=admin
+        )
+        self._attendant = Attendant(self._household, controls, attendance)
         self._watchdog_due_s = system.now_s()
         self._household.watch(inbox.fileno(), FIRST, self._asked)
         self._gauge = gauge
+        self._lookout = lookout
         self._controls = controls
-        self._desk = Desk(controls, self._household, scoreboard, means.describe, means.set_log_level)
+        self._desk = Desk(
+            controls, self._household, scoreboard, means.describe, means.set_log_level, queued=self._queued
+        )
         if controls is not None:
             self._household.watch(controls.fileno(), FIRST, controls.take)
         self._do: dict[type, Callable[[Any], Iterable[e.Event] | None]] = {
@@ -127,6 +138,11 @@ class Shell:
             c.SetLogLevel: self._desk.set_log_level,
             c.StartUpgrade: self._start_upgrade,
             c.KillUpgrade: self._kill_upgrade,
+            c.StartLookout: self._start_lookout,
+            c.EndLookout: self._end_lookout,
+            c.StartAdmin: self._attendant.start,
+            c.RetireAdmin: self._attendant.retire,
+            c.KillAdmin: self._attendant.kill,
             c.Announce: self._announce,
             c.Log: self._log,
             c.Finish: self._finish,
@@ -157,9 +173,12 @@ class Shell:
     def close(self) -> None:
         """Let go of everything, the listeners included. Also for the copy in a forked zygote."""
         self._household.close()
+        self._attendant.close()
         self._upgrade.close()
         self._notifier.close()
         self.inbox.close()
+        if self._lookout is not None:
+            self._lookout.close()
         if self._controls is not None:
             self._controls.close()
         if self._scoreboard is not None:
@@ -173,7 +192,9 @@ class Shell:
             if event is not None:
                 yield event
             else:
-                yield from self._household.look_after(self._upgrade.pids)
+                yield from self._attendant.look_after()
+                pids = self._upgrade.pids | self._attendant.pids | self._lookout_pids
+                yield from self._household.look_after(pids)
 
     # -- what goes out ----------------------------------------------------------------------------
 
@@ -290,6 +311,10 @@ class Shell:
             depth = 0
         return (e.QueueSeen(command.child, depth),)
 
+    def _queued(self) -> int:
+        """Connections that wait to be accepted, in all queues. Raises OSError where the kernel does not say."""
+        return self.listeners.connections_waiting()
+
     def _close_slot(self, command: c.CloseSlot) -> None:
         if command.slot == self.listeners.slots_open - 1:
             try:
@@ -304,7 +329,8 @@ class Shell:
 
     def _look_at_memory(self, _command: c.LookAtMemory) -> Iterable[e.Event]:
         children, others = self._household.pids()
-        return (self._gauge.read(children, [os.getpid(), *others]),) if self._gauge is not None else ()
+        others = [os.getpid(), *others, *self._attendant.pids]
+        return (self._gauge.read(children, others),) if self._gauge is not None else ()
 
     def _start_upgrade(self, _command: c.StartUpgrade) -> Iterable[e.Event]:
         try:
@@ -321,6 +347,24 @@ class Shell:
     def _kill_upgrade(self, _command: c.KillUpgrade) -> None:
         self._household.unwatch(self._upgrade.fd)
         self._upgrade.kill()
+
+    @property
+    def _lookout_pids(self) -> set[int]:
+        return self._lookout.pids if self._lookout is not None else set()
+
+    def _start_lookout(self, _command: c.StartLookout) -> Iterable[e.Event]:
+        assert self._lookout is not None
+        try:
+            fd = self._lookout.start()
+        except OSError as error:
+            return (e.LookoutLost(f"it cannot be started: {error}"),)
+        self._household.watch(fd, FIRST, self._lookout.said)
+        return ()
+
+    def _end_lookout(self, _command: c.EndLookout) -> None:
+        if self._lookout is not None:
+            self._household.unwatch(self._lookout.fd)
+            self._lookout.end()
 
     def _announce(self, command: c.Announce) -> None:
         if command.state == "reloading":

@@ -14,10 +14,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from prefork import system
-from prefork.channel import BeZygote, Channel, Start
+from prefork.channel import BeZygote, Channel, Message, Start
 from prefork.contracts import CommandProducer, HasFileno
 from prefork.errors import CommandProducerError, ConfigError
 from prefork.identity import child_environment
@@ -138,6 +139,35 @@ def execute_worker(
             raise
 
 
+def execute_helper(module: str, message: Message, files: Sequence[HasFileno]) -> Kin:
+    """Run a module of ours as a process of its own, beside the workers. Raises OSError, ConfigError.
+
+    Run, not forked: a program's threads, its memory and its descriptors are no business of a helper's. It is no child in
+    the sense of `is_child`, which the user's code asks for.
+
+    Args:
+        module: what is run; it finds its channel by the number in its one argument.
+        message: its first one.
+        files: what comes with that, and is not inherited.
+    """
+    if not sys.executable:
+        raise ConfigError("no interpreter to run it with: sys.executable is empty")
+    ours, theirs = Channel.pair()
+    with theirs:
+        try:
+            ours.send(message, [x.fileno() for x in files])
+            prefix = launcher() if sys.platform == "linux" else []
+            path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+            environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+            # -P: nothing that happens to lie in the working directory is imported.
+            command = [*prefix, sys.executable, "-P", "-m", module, str(theirs.fileno())]
+            popen = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])
+            return Kin(ours, _hold_command(popen))
+        except BaseException:
+            ours.close()
+            raise
+
+
 def _hold_command(popen: subprocess.Popen[Any]) -> system.StartedCommand:
     """As `hold`, for a command that has been started."""
     try:
@@ -148,7 +178,7 @@ def _hold_command(popen: subprocess.Popen[Any]) -> system.StartedCommand:
         raise
 
 
-def _launcher() -> list[str]:
+def launcher() -> list[str]:
     """A prefix that asks the kernel to end the command with us, before anything of it is run.
 
     Its imports take as long as they like, and only after them does it hear of anything. The request outlives
@@ -164,7 +194,7 @@ def _launcher() -> list[str]:
 
 
 def _run_again(files: Sequence[HasFileno], folder: str | None) -> subprocess.Popen[Any]:
-    prefix = _launcher() if sys.platform == "linux" else []
+    prefix = launcher() if sys.platform == "linux" else []
     environ = {**os.environ, **child_environment()}
     fds = [x.fileno() for x in files]
     return subprocess.Popen([*prefix, *program()], env=environ, pass_fds=fds, cwd=folder)

@@ -37,6 +37,8 @@ class Inheritance:
     ready_fd: int = -1
     control: str = ""
     """Where the old one listens for preforkctl; "" for nowhere."""
+    admin: Mapping[str, list[int]] = field(default_factory=dict)
+    """The admin process's listeners, as `listeners`."""
 
 
 def inherited_addresses(environ: Mapping[str, str]) -> list[str]:
@@ -63,9 +65,10 @@ def _read(text: str) -> Inheritance:
         if not stat.S_ISFIFO(os.fstat(ready_fd).st_mode) or int(data["parent"]) != os.getppid():
             return Inheritance()
         control = str(data.get("control", ""))
+        admin = {str(key): [int(fd) for fd in fds] for key, fds in data.get("admin", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return Inheritance()
-    return Inheritance(listeners, ready_fd, control)
+    return Inheritance(listeners, ready_fd, control, admin)
 
 
 _END_S = 1.0
@@ -82,8 +85,14 @@ class Upgrade:
         predecessor_fd: int,
         folder: str | None = None,
         control: str = "",
+        *,
+        admin: ListenerSet | None = None,
     ) -> None:
-        """`folder`: where the program is run again; None for here. `control`: where we listen for preforkctl."""
+        """`folder`: where the program is run again; None for here. `control`: where we listen for preforkctl.
+
+        `admin`: the admin process's listeners, if there is one.
+        """
+        self._admin = admin
         self._folder = folder
         self._control = control
         self._listeners = listeners
@@ -108,10 +117,17 @@ class Upgrade:
             )
         listeners = self._listeners.handover()
         read, write = os.pipe()
-        left = {"listeners": listeners, "ready_fd": write, "parent": os.getpid(), "control": self._control}
+        admin = self._admin.handover() if self._admin is not None else {}
+        left = {
+            "listeners": listeners,
+            "ready_fd": write,
+            "parent": os.getpid(),
+            "control": self._control,
+            "admin": admin,
+        }
         environ = {**successor_environ(os.environ), VARIABLE: json.dumps(left)}
         environ.pop(MARKER, None)
-        fds = [write, *(fd for group in listeners.values() for fd in group)]
+        fds = [write, *(fd for group in (*listeners.values(), *admin.values()) for fd in group)]
         try:
             self._popen = subprocess.Popen(program(), env=environ, pass_fds=fds, cwd=self._folder)
         except BaseException:
@@ -130,6 +146,8 @@ class Upgrade:
         assert self._popen is not None
         if said:
             self._listeners.leave_paths()
+            if self._admin is not None:
+                self._admin.leave_paths()
             self._notifier.main_pid(self._popen.pid)
             # It outlives us: whoever becomes its parent waits for it.
             self._popen.returncode = 0

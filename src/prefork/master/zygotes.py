@@ -11,6 +11,7 @@ from prefork.master.crashes import RETRY_S, count_crash, delay_zygote
 from prefork.master.draft import RETIRE_S, Draft
 from prefork.master.fleet import LIVE, Phase, Seat, ZygotePhase
 from prefork.master.reloads import abandon
+from prefork.master.watching import await_edit
 
 
 def zygote_ready(draft: Draft, event: e.ZygoteReady) -> None:
@@ -77,7 +78,8 @@ def zygote_exited(draft: Draft, event: e.ZygoteExited) -> None:
         and not any(x.phase in LIVE for x in fleet.children.values())
     ):
         # Nobody serves and the application cannot be loaded: a start that failed, late or early.
-        draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
+        if not await_edit(draft):
+            draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
     else:
         # Code that cannot be loaded any more is no crash while the workers that have it loaded serve on.
         if failure is None:

@@ -184,6 +184,10 @@ class ListenerSet:
             raise ValueError(f"slot {slot} is not open: the last one is {self._slots - 1}")
         return sum(sockets.queue_depth(group.for_slot(slot)) for group in self._groups)
 
+    def connections_waiting(self) -> int:
+        """How many TCP connections wait for accept() in all queues. Unix counts as 0."""
+        return sum(sockets.queue_depth(sock) for group in self._groups for sock in group.sockets)
+
     def handover(self) -> dict[str, list[int]]:
         """For the new program: the address as it was configured, and its descriptors by slot.
 

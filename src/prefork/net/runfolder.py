@@ -34,7 +34,8 @@ def candidates(environ: Mapping[str, str]) -> Iterator[Path]:
     yield _SYSTEM
     import tempfile  # noqa: PLC0415  (hardly ever needed, and the master carries what it imports about for ever)
 
-    yield Path(tempfile.gettempdir()) / f"prefork-{os.geteuid()}"
+    with contextlib.suppress(FileNotFoundError):  # a read-only root has none
+        yield Path(tempfile.gettempdir()) / f"prefork-{os.geteuid()}"
 
 
 def new_path(environ: Mapping[str, str]) -> str:

@@ -16,37 +16,39 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from prefork.errors import ConfigError
+from prefork.observe.formats import Format, Identity, TextFormat, format_of
+from prefork.observe.patience import Patience, may_halt
 from prefork.options import LOG_LEVELS
 
 NAME: Final = "prefork"
 
 
-class _Format(logging.Formatter):
-    """Text for people. `identity` is the one thing that differs between processes, and is set after a fork."""
-
-    default_msec_format = "%s.%03d"
-
-    def __init__(self, identity: str) -> None:
-        super().__init__()
-        self.identity = identity
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return (
-            f"{self.formatTime(record)} {record.levelname.lower():<7} [{self.identity} {os.getpid()}] {text}"
-        )
-
-
 class _Handler(logging.StreamHandler[TextIO]):
-    """Standard error, whatever it is at the moment; a full disk or a closed pipe never stops serving."""
+    """Standard error, whatever it is at the moment; a full disk or a closed pipe never stops serving, nor a reader that halts."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: Format) -> None:
         super().__init__(sys.stderr)
-        self.setFormatter(_Format("master"))
+        self.setFormatter(form)
+        self._patience = Patience()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
-        super().emit(record)
+        if not may_halt(self.stream):
+            super().emit(record)
+            return
+        try:
+            self._write(record)
+        except Exception:  # as in StreamHandler.emit: an argument that does not fit, a pipe that is closed
+            self.handleError(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        lost = self._patience.lost
+        if not self._patience.write(self.stream, self.format(record) + "\n") or not lost:
+            return
+        self._patience.lost = 0
+        text = "%d messages could not be written: the reader of standard error had stopped"
+        told = logging.LogRecord(NAME, logging.WARNING, __file__, 0, text, (lost,), None)
+        self._patience.write(self.stream, self.format(told) + "\n")
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Drop what cannot be written: telling so would go the same way."""
@@ -55,9 +57,9 @@ class _Handler(logging.StreamHandler[TextIO]):
 class _FileHandler(logging.FileHandler):
     """A log file that USR1 opens again; a full disk never stops serving."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, form: Format) -> None:
         super().__init__(path)
-        self.setFormatter(_Format("master"))
+        self.setFormatter(form)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Drop what cannot be written: telling so would go the same way."""
@@ -67,17 +69,17 @@ def default_logger() -> logging.Logger:
     """The logger "prefork", heard on standard error unless the program listens to it itself. Any process."""
     logger = logging.getLogger(NAME)
     if not logger.hasHandlers():
-        logger.addHandler(_Handler())
+        logger.addHandler(_Handler(TextFormat()))
         logger.setLevel(logging.INFO)
     return logger
 
 
-def set_up(level: str, path: str | None) -> logging.Logger:
-    """The command's logging: everything of that level to standard error, or to a file. Raises ConfigError."""
+def set_up(level: str, path: str | None, form: str = "text") -> logging.Logger:
+    """The command's logging: everything of that level, as "text" or "json", to standard error or a file. Raises ConfigError."""
     if level not in LOG_LEVELS:
         raise ConfigError(f"log level must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
     try:
-        handler: logging.Handler = _FileHandler(path) if path else _Handler()
+        handler: logging.Handler = _FileHandler(path, format_of(form)) if path else _Handler(format_of(form))
     except OSError as error:
         raise ConfigError(f"log file {path} cannot be opened: {error.strerror}") from error
     root = logging.getLogger()
@@ -89,7 +91,7 @@ def set_up(level: str, path: str | None) -> logging.Logger:
 def set_level(level: str) -> None:
     """Log from this level on: all of the command's log; in a program, which has its own, prefork's part. Any process."""
     root = logging.getLogger()
-    is_ours = any(isinstance(handler.formatter, _Format) for handler in root.handlers)
+    is_ours = any(isinstance(handler.formatter, Format) for handler in root.handlers)
     (root if is_ours else logging.getLogger(NAME)).setLevel(level.upper())
 
 
@@ -98,11 +100,11 @@ def level() -> str:
     return logging.getLevelName(logging.getLogger(NAME).getEffectiveLevel()).lower()
 
 
-def introduce(identity: str) -> None:
-    """Tell this process's log who it is ("worker 3"). Call after a fork."""
+def introduce(role: str, slot: int | None = None, generation: int | None = None) -> None:
+    """Tell this process's log who it is: ("worker", 3, 1). Call after a fork."""
     for handler in _handlers():
-        if isinstance(handler.formatter, _Format):
-            handler.formatter.identity = identity
+        if isinstance(handler.formatter, Format):
+            handler.formatter.identity = Identity(role, slot, generation)
 
 
 def reopen(*, only_moved: bool = False) -> None:

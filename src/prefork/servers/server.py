@@ -72,6 +72,7 @@ class Server(HttpServer):
         self._serve_alone(addr, server_context(TLSBytes(cert_data, key_data), self.alpn))
 
     def _serve_alone(self, addr: str | Sequence[str], context: ssl.SSLContext | None) -> None:
+        self.prepare()
         texts = [addr] if isinstance(addr, str) else list(addr)
         listeners = ListenerSet.open(
             [parse_address(text, None) for text in texts],

@@ -8,8 +8,8 @@ import time
 from typing import Any, Final
 
 from prefork.errors import ConfigError, KeyTooLongError, LockTimeoutError
-from prefork.shared.connect import connect
 from prefork.shared.store import KEY_BYTES, NAME_BYTES, Store, Waiter
+from prefork.shared.stores import connect
 
 _FOREVER: Final = None
 

@@ -25,6 +25,8 @@ _PREFIX: Final = "prefork-shared-"
 _FORMAT: Final = "v1"
 """Of the files. In the name, so that a master of another version does not take over what it cannot read."""
 _MEGA: Final = 2**20
+_TRIES: Final = 5
+"""A start that looks for leftovers may take a directory for one between its making and its lock: then another is made."""
 
 
 class Tenancy:
@@ -87,22 +89,31 @@ def move_in(path: str) -> Tenancy:
 def build(size_mb: float) -> Tenancy:
     """Make a directory of this user's in memory, where there is room for so much, and use it. Raises StoreUnavailableError."""
     base = _base(size_mb)
-    name = f"{_PREFIX}{os.getuid()}-{_FORMAT}-{os.urandom(6).hex()}"
-    making = f"{base}/.{name}"
-    try:
-        os.mkdir(making, 0o700)  # noqa: PTH102  (see move_in)
-        tenancy = move_in(making)
-        os.rename(making, f"{base}/{name}")  # noqa: PTH104  (in use from its first moment under this name)
-    except OSError as error:
-        raise StoreUnavailableError(
-            f"no directory for shared state can be made in {base}: {error.strerror}"
-        ) from error
-    tenancy.path = f"{base}/{name}"
-    return tenancy
+    for tries_left in reversed(range(_TRIES)):
+        name = f"{_PREFIX}{os.getuid()}-{_FORMAT}-{os.urandom(6).hex()}"
+        making = f"{base}/.{name}"
+        try:
+            os.mkdir(making, 0o700)  # noqa: PTH102  (see move_in)
+            tenancy = move_in(making)
+            os.rename(making, f"{base}/{name}")  # noqa: PTH104  (in use from its first moment under this name)
+        except StoreUnavailableError:
+            if not tries_left:
+                raise
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"no directory for shared state can be made in {base}: {error.strerror}"
+            ) from error
+        else:
+            tenancy.path = f"{base}/{name}"
+            return tenancy
+    raise AssertionError("unreachable")
 
 
 def _base(size_mb: float) -> str:
-    """Memory where it has room (a container's /dev/shm is often 64 MB), else the directory for temporary files."""
+    """Memory where it has room (a container's /dev/shm is often 64 MB), else the directory for temporary files.
+
+    Raises StoreUnavailableError.
+    """
     memory = "/dev/shm"  # noqa: S108  (the directory made below it is ours alone, and has a random name)
     if sys.platform == "linux" and os.access(memory, os.W_OK | os.X_OK):
         free = os.statvfs(memory)
@@ -110,7 +121,12 @@ def _base(size_mb: float) -> str:
             return memory
     import tempfile  # noqa: PLC0415  (hardly ever needed, and the master carries what it imports about for ever)
 
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:  # a read-only root
+        raise StoreUnavailableError(
+            f"no directory for shared state: {memory} has no room, or is not ours to write, and there is no other"
+        ) from error
 
 
 def _bases() -> list[str]:

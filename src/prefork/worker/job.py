@@ -29,8 +29,8 @@ class Job:
     reopen_logs: Callable[[], object]
     follow_logs: Callable[[], object]
     """Opens again what has been moved away since the zygote opened it: a new worker calls it."""
-    introduce: Callable[[str], object]
-    """Tells the log who this process is."""
+    introduce: Callable[[str, int | None, int], object]
+    """Tells the log who this process is: its role, slot and generation."""
     set_log_level: Callable[[str], object]
     report: Callable[[str], object]
     """Logs an error of the worker's own."""

@@ -71,7 +71,7 @@ class Worker:
 
     def run(self, start: Start, fds: tuple[int, ...], load: Callable[[], Service]) -> int:
         """Serve until drained; returns the exit status. Runs in the worker's main thread."""
-        self.job.introduce(f"worker {start.slot}")
+        self.job.introduce("worker", start.slot, start.generation)
         if start.log_level:
             self.job.set_log_level(start.log_level)
         signal.signal(signal.SIGTERM, self._on_term)

@@ -47,7 +47,7 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
     signals.settle()
     # Loading cannot be interrupted by end-of-file on the channel; the kernel sees to it.
     system.ask_signal_at_parent_death(signal.SIGKILL)
-    job.introduce(f"zygote {generation}")
+    job.introduce("zygote", None, generation)
     gc.disable()
     try:
         service = job.load()

@@ -63,4 +63,10 @@ def _make(place: Place) -> Store:
             store.close
         )  # before the directory of a lone process is removed, which was made earlier
         return store
-    raise ConfigError(f"shared store {place.url!r}: Redis is not built in yet")
+    try:
+        from prefork.shared.remote.store import RedisStore  # noqa: PLC0415  (see above)
+    except ImportError as error:
+        raise ConfigError(
+            f"shared state on Redis needs the package redis ({error}): pip install prefork[redis]"
+        ) from error
+    return RedisStore(place.url)
