@@ -73,7 +73,7 @@ def on_small_disk(folder: Path, size_kb: int) -> tuple[str, ...]:
     """The command that runs another with a tiny file system at `folder`, that it alone sees. Raises LeftOutError."""
     if not is_root():
         raise LeftOutError("a file system of its own needs root")
-    script = 'mount -t tmpfs -o size="$1" prefork-chaos "$2" && shift 2 && exec "$@"'
+    script = 'mount -t tmpfs -o size="$1",mode=0755 prefork-chaos "$2" && shift 2 && exec "$@"'
     return (_path("unshare"), "--mount", _path("sh"), "-c", script, "sh", f"{size_kb}k", str(folder))
 
 
