@@ -4,6 +4,7 @@
 #   make run                 serve the demo and its dashboard  PORT=8080 or BIND=127.0.0.1:8080, ADMIN=127.0.0.1:8081
 #   make test                the whole suite                   ARGS="-k reload"
 #   make bench               ourselves beside our peers        ARGS=--quick
+#   make chaos               real faults, counted              ARGS="--quick --only kill-workers"
 #   make lint types imports  ruff, mypy, import-linter
 #   PYTHON=python3.13 VENV=.venv-3.13 make test                another interpreter
 
@@ -32,7 +33,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
+.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared chaos test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -61,6 +62,9 @@ bench-supervision: $(TEST_STAMP) ## the supervisor alone (ARGS="--quick kills")
 
 bench-shared: $(TEST_STAMP) ## state that all workers see, beside Redis, diskcache and Manager (ARGS=--quick)
 	$(BIN)/python -m benchmarks.shared $(ARGS)
+
+chaos: $(TEST_STAMP) ## real faults against a real fleet under load; fails if a promise breaks (ARGS=--quick)
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 lint: $(TEST_STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

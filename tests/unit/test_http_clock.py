@@ -83,7 +83,7 @@ def test_a_time_out_that_wakes_the_clock_leaves_it_with_one_timer() -> None:
 
     clock = clock_of(loop, Acting(200.0))
     clock.wake()
-    while loop.now_s < 200:
+    while loop.now_s < 200 + TICK_S:
         loop.advance()
     assert [timer.is_cancelled for *_, timer in loop.calls].count(False) == 1
 
@@ -132,11 +132,24 @@ def test_deadlines_are_kept_while_asleep() -> None:
     clock.wake()
     loop.advance()
     loop.advance()
-    assert loop.due_s == 150.0
+    assert loop.due_s == 151.0
     loop.advance()
-    assert (early.expired_s, loop.due_s) == (150.0, 175.0)
+    assert (early.expired_s, loop.due_s) == (151.0, 176.0)
     loop.advance()
-    assert (late.expired_s, never.expired_s, loop.due_s) == (175.0, None, None)
+    assert (late.expired_s, never.expired_s, loop.due_s) == (176.0, None, None)
+
+
+def test_no_deadline_is_early_although_the_time_is_old() -> None:
+    """Set at the end of a tick, from a reading of its beginning: it has its whole second all the same."""
+    loop = Loop()
+    member = Member(inf)
+    clock = clock_of(loop, member)
+    clock.wake()
+    loop.now_s += 0.999 * TICK_S
+    set_s, member.deadline_s = loop.now_s, clock.now_s + 1.0
+    while member.expired_s is None:
+        loop.advance()
+    assert set_s + 1.0 <= member.expired_s <= set_s + 1.0 + 2 * TICK_S
 
 
 def test_waking_brings_a_far_timer_forward() -> None:
@@ -147,10 +160,11 @@ def test_waking_brings_a_far_timer_forward() -> None:
     clock.wake()
     loop.advance()
     loop.advance()
-    assert loop.due_s == 500.0
+    assert loop.due_s == 501.0
     clock.wake()
     member.deadline_s = loop.now_s + 1.5
     assert loop.due_s == loop.now_s + TICK_S
+    loop.advance()
     loop.advance()
     assert member.expired_s is None
     loop.advance()
@@ -179,7 +193,7 @@ def test_who_keeps_the_books_hears_of_work_and_of_rest() -> None:
     loop.advance()
     assert heard == ["wake", "tick", "tick", "tick", "rest"]
     loop.advance()
-    assert (loop.now_s, loop.due_s) == (200.0, None)
+    assert (loop.now_s, loop.due_s) == (201.0, None)
     clock.wake()
     assert heard[5:] == ["wake"]
 
@@ -197,10 +211,11 @@ def test_a_time_out_that_fails_stops_no_other() -> None:
     clock = clock_of(loop, Broken(100.5), other)
     clock.wake()
     loop.advance()
-    assert other.expired_s == 101.0
+    loop.advance()
+    assert other.expired_s == 102.0
     assert [str(each["exception"]) for each in loop.troubles] == ["no such connection"]
     clock.wake()
-    assert loop.due_s == 102.0
+    assert loop.due_s == 103.0
 
 
 def test_it_ticks_on_while_somebody_needs_it() -> None:

@@ -6,7 +6,11 @@ Rules:
 * When nothing happens it stops. An idle worker wakes up for the next time-out that falls due, or never.
 * Whoever reads `now_s` or `date_line`, or brings a deadline forward, calls `wake()` first if `is_awake` is false.
 
-Hence a deadline is kept to within one tick, late and never early; `Date` is up to one second old.
+* A deadline is set from `now_s`, which may be a tick old by then. So it is acted upon a tick after it has passed: without
+  that, with a keep-alive time of a second, each tick would close connections that were answered a moment ago.
+
+Hence a deadline is kept to within two ticks, late and never early (but by as long as the loop was blocked); `Date` is up to
+one second old.
 """
 
 from __future__ import annotations
@@ -90,7 +94,7 @@ class Clock:
         self._read()
         now_s, soonest_s = self.now_s, inf
         for member in [*self._members, *self.others]:
-            if member.deadline_s <= now_s:
+            if member.deadline_s + TICK_S <= now_s:
                 try:
                     member.on_deadline(now_s)
                 except Exception as error:  # all others' time-outs depend on the next tick
@@ -109,7 +113,7 @@ class Clock:
             self.on_rest()
         self._timer = None
         if soonest_s < inf:
-            self._timer = self._loop.call_at(max(soonest_s, now_s + TICK_S), self._tick)
+            self._timer = self._loop.call_at(max(soonest_s, now_s) + TICK_S, self._tick)
 
 
 def _is_not() -> bool:
