@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 
-from benchmarks.chaos.fault import Fault, LeftOutError
+from benchmarks.chaos.fault import Fault
 from benchmarks.chaos.stage import CLIENTS, END_LIMIT_S, Stage, answer, status_of, wait_until_stopped
 from tests.process import procfs
+from tests.process.attending import admin_pid, admin_pids, status
 from tests.process.harness import Fleet, wait_until
 
 MANY = ("--recover-threshold", "1000")
@@ -85,9 +86,23 @@ def master(stage: Stage) -> None:
         )
 
 
-def admin(_: Stage) -> None:
+def admin(stage: Stage) -> None:
     """The process that shows metrics and a dashboard is supervised like a worker."""
-    raise LeftOutError("a fleet has no admin process yet: what it shows is asked of the master (preforkctl)")
+    fleet = stage.fleet("--admin", "127.0.0.1:0")
+    workers = set(fleet.workers())
+    load = stage.load(fleet)
+    for _ in stage.rounds(1, 3):
+        killed = admin_pid(fleet)
+        fleet.kill(killed)
+        wait_until(
+            lambda killed=killed: admin_pids(fleet) not in ([], [killed]),  # type: ignore[misc]
+            "another admin process is there",
+            show=lambda: fleet.output,
+        )
+        stage.hold(status(fleet)["workers"] != [], "the new one shows nothing")
+    stage.finish(load)
+    stage.hold(set(fleet.workers()) == workers, "workers have been replaced")
+    stage.ends(fleet)
 
 
 def stopped_worker(stage: Stage) -> None:
