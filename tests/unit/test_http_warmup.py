@@ -326,7 +326,7 @@ class TestTheServer:
         server = HttpServer(app, options=HttpOptions(warmup=("/a", "/b")))
         server.prepare()
         server.prepare()
-        assert [line.split()[2] for line in said()] == ["/a:", "/b:"]
+        assert [line.split()[2] for line in said() if "warm-up" in line] == ["/a:", "/b:"]
 
     def test_without_pages_calls_nothing(self) -> None:
         """The default."""

@@ -24,7 +24,7 @@ from prefork.master.reloads import abandon
 
 STACKS_S = 0.5
 """Time for the worker's own interpreter to say where it stands; one that runs does within milliseconds."""
-DUMP_S = 0.2
+DUMP_S = 0.5
 """Time for faulthandler to say it, where the interpreter is stuck in C."""
 LATE_S = 1.0
 """A master that wakes up so much too late has not run meanwhile, and neither have the others, perhaps."""
@@ -77,7 +77,7 @@ def _hung(draft: Draft, child: Child, silent_s: float) -> None:
     )
     was_serving = child.phase is not Phase.DRAINING
     now_s = draft.now_s
-    last_call_s = now_s + STACKS_S + DUMP_S
+    last_call_s = now_s + STACKS_S + LATE_S + DUMP_S  # the master may be late, and is to ask all the same
     stuck = draft.put(
         child,
         phase=Phase.ABORTED,
@@ -97,7 +97,7 @@ def _hung(draft: Draft, child: Child, silent_s: float) -> None:
 
 def stacks_late(draft: Draft, child: Child) -> None:
     """Its interpreter has not answered: the C library has to, on its standard error."""
-    draft.put(child, deadline_s=child.last_call_s)
+    draft.put(child, deadline_s=draft.now_s + DUMP_S, last_call_s=draft.now_s + DUMP_S)
     draft.commands.append(c.DumpStacks(child.serial))
     draft.warn(
         f"{child} does not answer, its interpreter is stuck: its stacks are on its standard error, and its requests "
