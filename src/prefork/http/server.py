@@ -92,6 +92,8 @@ class HttpServer:
         """Called when nothing more is accepted. The listeners stay open by themselves: under a master others share them."""
         self._is_drain_wanted = False
         self._drain_asked: asyncio.Event | None = None
+        self._say_last: Callable[[], object] | None = None
+        """Has all answers say that they are the last of their connections."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self) -> None:
@@ -137,7 +139,13 @@ class HttpServer:
         """Ask for the drain; at any time, from a signal handler or another thread. Never blocks."""
         self._is_drain_wanted = True
         if self._loop is not None and self._drain_asked is not None:
-            self._loop.call_soon_threadsafe(self._drain_asked.set)
+            self._loop.call_soon_threadsafe(self._begin_drain, self._drain_asked)
+
+    def _begin_drain(self, drain_asked: asyncio.Event) -> None:
+        # Here, and not when the waiting task has its turn: an answer that is ready by then is to say that it is the last.
+        if self._say_last is not None:
+            self._say_last()
+        drain_asked.set()
 
     def reopen(self) -> None:
         """Open the access log again: it has been moved away. At any time, from a signal handler. Never blocks."""
@@ -194,6 +202,7 @@ class HttpServer:
                 proxies=self._site.trusted if self._options.proxy_protocol else None,
             )
             try:
+                self._say_last = partial(_say_close, engine, connections)
                 acceptors.start(listeners)
                 await drain_asked.wait()
                 _say_close(engine, connections)
@@ -202,6 +211,7 @@ class HttpServer:
                     self._on_deaf()
                 await connections.wait_empty(LINGER_S)
             finally:
+                self._say_last = None
                 acceptors.close()
             for connection in list(connections):
                 connection.close_when_idle()
