@@ -43,7 +43,7 @@ class Tally:
         if wear is not None and wear.requests:
             self._say_worn, self._worn_at = wear.say_worn, wear.requests
         self._say_awake: Callable[[], object] | None = pulse.say_awake if pulse is not None else None
-        self._begun = 0
+        self._begun = self._timed = 0
         self._step = 1
         self._at_last_tick = 0
         self._is_resting = True
@@ -55,6 +55,10 @@ class Tally:
         if self._is_resting:
             self.on_first()
         self._begun += self._step
+        self._timed += 1
+        if self._timed > TIMED_A_SECOND:  # a burst after a rest: not all of its first second
+            self._timed = TIMED_A_SECOND // 2
+            self._weight *= 2
         if self._begun >= self._worn_at and self._say_worn is not None:
             say, self._say_worn = self._say_worn, None
             say()
@@ -84,6 +88,7 @@ class Tally:
         answered = sum(self.statuses)
         rate, self._at_last_tick = answered - self._at_last_tick, answered
         self._weight = max(1, rate // TIMED_A_SECOND)
+        self._timed = 0
         if not is_awake:
             self._is_resting = True
             self._step -= self.until_timed - 1  # the next one is timed, so that it wakes us
