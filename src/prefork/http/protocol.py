@@ -210,10 +210,6 @@ class HttpProtocol(asyncio.Protocol):
             self._in_head(len(data))
             return
         exchange = self._exchange = queue.pop(0)
-        tally = self.engine.tally
-        tally.until_timed -= 1
-        if tally.until_timed <= 0:
-            self._begun_ns = tally.time()
         if queue or reader.url:  # there is more than this request
             self._is_plain = self._is_between = False
         elif exchange.is_ordinary and not exchange.has_body and data.endswith(_HEAD_END):
@@ -224,11 +220,7 @@ class HttpProtocol(asyncio.Protocol):
             self._is_between = True
         else:
             self._is_between = False
-        self._is_reading = True
-        try:
-            exchange.start()
-        finally:
-            self._is_reading = False
+        self._start(exchange)
         if queue:
             self._proceed()
         elif exchange.stage == COMPLETE and exchange.is_body_complete:
@@ -237,10 +229,6 @@ class HttpProtocol(asyncio.Protocol):
     def _ask_again(self, scope: dict[str, Any], forwarding: list[tuple[bytes, bytes]] | None) -> None:
         """It means what it meant before; by another client, perhaps. The parser knows nothing of it."""
         engine = self.engine
-        tally = engine.tally
-        tally.until_timed -= 1
-        if tally.until_timed <= 0:
-            self._begun_ns = tally.time()
         exchange = self._exchange = engine.exchange(self, scope, engine.keeps_alive)
         exchange.is_body_complete = True
         if forwarding is not None and self.is_proxy_trusted:
@@ -248,6 +236,14 @@ class HttpProtocol(asyncio.Protocol):
         if not engine.keeps_alive:
             exchange.is_ordinary = False
             self._reader.incoming = exchange
+        self._start(exchange)
+
+    def _start(self, exchange: Exchange) -> None:
+        """Count the request, and run its application within the read event."""
+        tally = self.engine.tally
+        tally.until_timed -= 1
+        if tally.until_timed <= 0:
+            self._begun_ns = tally.time()
         self._is_reading = True
         try:
             exchange.start()

@@ -3,7 +3,8 @@
 Rules:
 
 * A request costs two additions in plain lists, and one of the clock where it is timed. Timed is each request while there
-  are few, and one of so many, counted as so many, where there are more than `TIMED_A_SECOND`.
+  are few, and one of so many, counted as so many, where there are more than `TIMED_A_SECOND`: as the
+  second before was, and where a burst follows a rest, as soon as so many were timed.
 * Told is what is counted, once a second while anything happens, and once more when nothing does any more.
 
 Not here: the page (`scoreboard`), what a bucket is (`latency`).
