@@ -7,8 +7,8 @@ import socket
 import time
 from collections.abc import Iterator
 
-from benchmarks.report import Line
-from benchmarks.subjects import (
+from benchmarks.supervision.scenario import Reading
+from benchmarks.supervision.subjects import (
     GUNICORN,
     GUNICORN_REUSEPORT,
     REUSEPORT,
@@ -25,11 +25,14 @@ from tests.process.load import Load, Report
 
 CLIENTS = 32
 SUBJECTS = (SHARED, REUSEPORT, GUNICORN, GUNICORN_REUSEPORT, UVICORN)
+QUICK_SUBJECTS = (SHARED, GUNICORN, UVICORN)
+WAITING = 60
 
 
-def _kinds(report: Report) -> str:
-    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failed.items()))
-    return f"{report.failed_count} of {report.tried}" + (f" ({kinds})" if kinds else "")
+def kinds(report: Report) -> str:
+    """How many requests failed, and in which phase."""
+    named = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failed.items()))
+    return f"{report.failed_count} of {report.tried:,}" + (f" ({named})" if named else "")
 
 
 def _pace(times: int, every_s: float) -> Iterator[int]:
@@ -40,9 +43,9 @@ def _pace(times: int, every_s: float) -> Iterator[int]:
         time.sleep(max(0.0, begun_s + (number + 1) * every_s - time.monotonic()))
 
 
-def reloads(subject: Subject, *, is_quick: bool) -> Iterator[Line]:
+def reloads(subject: Subject, *, is_quick: bool) -> Iterator[Reading]:
     """HUP twice a second under clients of which half come fresh and half keep their connection."""
-    count, seconds = (6, 3) if is_quick else (20, 10)
+    count, seconds = (4, 2) if is_quick else (20, 10)
     with running(subject) as one:
         one.wait_until_up()
         mark = one.fleet.mark()
@@ -51,18 +54,15 @@ def reloads(subject: Subject, *, is_quick: bool) -> Iterator[Line]:
                 one.fleet.signal(signal.SIGHUP)
             report = load.finish()
         renewed = len(one.fleet.find_all(r"up pid \d+", mark)) / one.workers
-    yield Line(
-        f"{count} HUPs in {seconds} s, {CLIENTS} clients: failed requests",
-        subject.name,
-        f"{_kinds(report)}; workers renewed {renewed:.1f} times; slowest answer {report.slowest_s:.2f} s",
-        "0" if subject.is_ours else "",
-        not report.failed_count if subject.is_ours else None,
-    )
+    setting = f"{count} HUPs in {seconds} s, {CLIENTS} clients"
+    yield Reading(setting, "failed requests", "", (report.failed_count,), 0, is_each=True, note=kinds(report))
+    yield Reading(setting, "slowest answer", "s", (report.slowest_s,))
+    yield Reading(setting, "reloads that were done", "", (renewed,))
 
 
-def kills(subject: Subject, *, is_quick: bool) -> Iterator[Line]:
+def kills(subject: Subject, *, is_quick: bool) -> Iterator[Reading]:
     """SIGKILL of a worker every half second: what fails, and how."""
-    every_s, seconds = 0.5, 5 if is_quick else 20
+    every_s, seconds = 0.5, 2 if is_quick else 10
     killed = 0
     with running(subject) as one:
         one.wait_until_up()
@@ -74,32 +74,22 @@ def kills(subject: Subject, *, is_quick: bool) -> Iterator[Line]:
             report = load.finish()
     # A client that is not connected yet is in a queue; what fails there is a connection that no worker had.
     in_queue = sum(count for kind, count in report.failed.items() if kind.startswith("connect"))
-    yield Line(
-        f"SIGKILL of a worker each {every_s} s for {seconds} s, {CLIENTS} clients: failed requests a kill",
-        subject.name,
-        f"{report.failed_count / max(killed, 1):.1f} in {killed} kills: {_kinds(report)}",
-        f"only those in flight: at most {CLIENTS}, none while connecting" if subject.is_ours else "",
-        (report.failed_count <= CLIENTS * killed and not in_queue) if subject.is_ours else None,
-    )
+    setting = f"SIGKILL of a worker each {every_s} s for {seconds} s, {CLIENTS} clients"
+    each = report.failed_count / max(killed, 1)
+    # What the killed worker had taken up may fail, and it may have them all.
+    yield Reading(setting, "failed requests a kill", "", (each,), CLIENTS, is_each=True, note=kinds(report))
+    yield Reading(setting, "failed while connecting", "", (in_queue,), 0, is_each=True)
 
 
-WAITING = 60
-
-
-def queue(subject: Subject, *, is_quick: bool) -> Iterator[Line]:
+def queue(subject: Subject, *, is_quick: bool) -> Iterator[Reading]:
     """Workers stop (SIGSTOP), connections pile up behind them, the workers are killed: who is answered."""
     waiting_count = WAITING // 3 if is_quick else WAITING
     with running(subject) as one:
         one.wait_until_up()
         time.sleep(0.5)  # peers have no word for "accepting now"
         answered = _answered_after_kill(one, waiting_count)
-    yield Line(
-        "connections waiting for workers that are stopped, then killed: answered",
-        subject.name,
-        f"{answered} of {waiting_count}",
-        "all" if subject.is_ours else "",
-        answered == waiting_count if subject.is_ours else None,
-    )
+    setting = f"{waiting_count} connections wait for workers that are stopped, then killed"
+    yield Reading(setting, "never answered", "", (waiting_count - answered,), 0, is_each=True)
 
 
 def _read_all(connection: socket.socket) -> bytes:

@@ -1,7 +1,6 @@
-"""What is measured: prefork, gunicorn and uvicorn, each started in the same way with the same application.
+"""What is measured: prefork and its peers, each started in the same way with the same application.
 
-The peers live in an environment of their own, `build/peers`, made at the first run. A peer that cannot be installed
-or does not start is reported as such, never left out.
+A peer that cannot be installed or does not start is reported as such, never left out.
 """
 
 from __future__ import annotations
@@ -10,22 +9,16 @@ import contextlib
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.run.peers import PEERS
+from benchmarks.run.places import APPS, LOGS, ROOT
 from tests.process.harness import Fleet, free_port
 
-ROOT = Path(__file__).resolve().parents[1]
-APPS = ROOT / "benchmarks" / "apps"
-PEERS = ROOT / "build" / "peers"
-LOGS = ROOT / "build" / "benchmark-logs"
-"""What each subject has said, for a figure that surprises."""
-REQUIREMENTS = ("gunicorn>=25", "uvicorn[standard]>=0.30")
 START_LIMIT_S = 30.0
 PROBE_LIMIT_S = 15.0
 PAUSE_S = 0.001
@@ -71,33 +64,46 @@ def _gunicorn(*extra: str) -> Command:
     return command
 
 
-def _uvicorn(app: str, port: int, workers: int) -> list[str]:
-    words = ["--app-dir", str(APPS), "--port", str(port), "--workers", str(workers), "--no-access-log"]
-    return [str(PEERS / "bin" / "uvicorn"), f"{app}:app", *words]
+def _uvicorn(*extra: str) -> Command:
+    def command(app: str, port: int, workers: int) -> list[str]:
+        words = ["--app-dir", str(APPS), "--port", str(port), "--workers", str(workers), "--no-access-log"]
+        return [str(PEERS / "bin" / "uvicorn"), f"{app}:app", *words, *extra]
 
+    return command
+
+
+def _hypercorn(*extra: str) -> Command:
+    def command(app: str, port: int, workers: int) -> list[str]:
+        # Its application is a file or a module that can be imported: APPS is on the path of all subjects.
+        words = ["-k", "uvloop", "-w", str(workers), "-b", f"127.0.0.1:{port}", "--keep-alive", "75"]
+        return [str(PEERS / "bin" / "hypercorn"), *words, *extra, f"{app}:app"]
+
+    return command
+
+
+def _granian(*extra: str) -> Command:
+    def command(app: str, port: int, workers: int) -> list[str]:
+        words = ["--interface", "asgi", "--port", str(port), "--workers", str(workers), "--no-access-log"]
+        return [str(PEERS / "bin" / "granian"), *words, *extra, f"{app}:app"]
+
+    return command
+
+
+RECYCLED_AFTER = 500
+"""Requests, where recycling is measured."""
 
 SHARED = Subject("prefork", _prefork(), is_ours=True)
 REUSEPORT = Subject("prefork --reuseport", _prefork("--reuseport"), is_ours=True)
+RECYCLING = Subject("prefork", _prefork("--max-requests", str(RECYCLED_AFTER)), is_ours=True)
 GUNICORN = Subject("gunicorn (asgi)", _gunicorn())
 GUNICORN_REUSEPORT = Subject("gunicorn (asgi) --reuse-port", _gunicorn("--reuse-port"))
 GUNICORN_PRELOAD = Subject("gunicorn (asgi) --preload", _gunicorn("--preload"))
-UVICORN = Subject("uvicorn", _uvicorn)
-
-
-def install_peers() -> str:
-    """Make the peers' environment if it is not there: what is in it, or why there is none. Needs a registry once."""
-    pip = [str(PEERS / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    try:
-        if not (PEERS / "bin" / "gunicorn").exists():
-            venv.create(PEERS, with_pip=True)
-            subprocess.run([*pip, "install", "--quiet", *REQUIREMENTS], check=True, timeout=300)
-        listed = subprocess.run(
-            [*pip, "freeze"], check=True, capture_output=True, text=True, timeout=60
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"peers cannot be installed: {error}"
-    wanted = ("gunicorn", "uvicorn", "uvloop", "httptools")
-    return ", ".join(line.replace("==", " ") for line in listed.splitlines() if line.startswith(wanted))
+GUNICORN_RECYCLING = Subject("gunicorn (asgi)", _gunicorn("--max-requests", str(RECYCLED_AFTER)))
+UVICORN = Subject("uvicorn", _uvicorn())
+UVICORN_RECYCLING = Subject("uvicorn", _uvicorn("--limit-max-requests", str(RECYCLED_AFTER)))
+HYPERCORN = Subject("hypercorn", _hypercorn())
+HYPERCORN_RECYCLING = Subject("hypercorn", _hypercorn("--max-requests", str(RECYCLED_AFTER)))
+GRANIAN = Subject("granian", _granian())
 
 
 class Running:
@@ -145,10 +151,9 @@ def running(
     port = free_port()
     command = subject.command(app, port, workers)
     if not Path(command[0]).exists():
-        raise DidNotStartError(f"{command[0]} is not there")
-    with Fleet(
-        command, env={"PYTHONPATH": os.environ.get("PYTHONPATH", ""), **(env or {})}, cwd=ROOT
-    ) as fleet:
+        raise DidNotStartError(f"not installed: {Path(command[0]).name}")
+    path = os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH", "")]))
+    with Fleet(command, env={"PYTHONPATH": path, **(env or {})}, cwd=ROOT) as fleet:
         try:
             yield Running(subject, fleet, port, workers)
         finally:

@@ -1,11 +1,11 @@
 """WebSocket echo: many clients in a process of their own, and what each message costs the server.
 
-    python -m benchmarks.http_websocket PORT CONNECTIONS SECONDS
+    python -m benchmarks.http.websocket PORT CONNECTIONS SECONDS
 
 Each client sends a frame of 64 bytes and waits for it to come back. The clients know just enough of RFC 6455 for that: the
 frame is made once, and the answer is compared as bytes. No extension is offered, so nothing is compressed.
 
-Not here: wrk (http_load.py).
+Not here: wrk (load.py).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Final, cast
 
 import uvloop
 
-from benchmarks.http_load import LoadError, Sample, cpu_ns, spent_since_us
-from benchmarks.http_subjects import Running
-from benchmarks.subjects import ROOT
+from benchmarks.http.load import LoadError, Sample, cpu_ns, spent_since_us
+from benchmarks.http.running import Running
+from benchmarks.run.places import ROOT
 
 PAYLOAD: Final = b"x" * 64
 _MASK: Final = b"mask"
@@ -128,13 +128,14 @@ async def drive(port: int, connections: int, seconds: int) -> dict[str, float | 
     served = sum(client.count for client in clients)
     for client in clients:
         client.stop()
-    cuts = quantiles(latencies_s, n=100) if len(latencies_s) > 1 else [0.0] * 99
+    cuts = quantiles(latencies_s, n=1000) if len(latencies_s) > 1 else [0.0] * 999
     return {
         "served": served,
         "errors": len(failures),
         "per_second": served / took_s,
-        "p50_ms": cuts[49] * 1000,
-        "p99_ms": cuts[98] * 1000,
+        "p50_ms": cuts[499] * 1000,
+        "p99_ms": cuts[989] * 1000,
+        "p999_ms": cuts[998] * 1000,
         "failure": failures[0] if failures else "",
     }
 
@@ -144,7 +145,7 @@ class WebSocketLoad:
 
     def __call__(self, target: Running, connections: int, seconds: int, directory: Path) -> Sample:  # noqa: ARG002
         """Raises LoadError if no message came back, or the server will not speak WebSocket."""
-        words = ["-m", "benchmarks.http_websocket", str(target.port), str(connections), str(seconds)]
+        words = ["-m", "benchmarks.http.websocket", str(target.port), str(connections), str(seconds)]
         with subprocess.Popen(
             [sys.executable, *words],
             cwd=ROOT,
@@ -168,7 +169,7 @@ class WebSocketLoad:
         said = json.loads(out)
         if not said["served"]:
             raise LoadError(f"no message came back: {said['failure']}")
-        fields = ("per_second", "p50_ms", "p99_ms")
+        fields = ("per_second", "p50_ms", "p99_ms", "p999_ms")
         return Sample(said["served"], said["errors"], spent_us, *(said[name] for name in fields))
 
 

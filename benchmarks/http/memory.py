@@ -3,7 +3,7 @@
 Each round starts a server, lets it serve a few connections that close again, then opens many with one request each, one
 after the other. PSS: shared pages are counted once; what the kernel holds for a socket is the same for all and not in it.
 
-Not here: load (http_load.py).
+Not here: load (load.py).
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from benchmarks import http_subjects as who
-from benchmarks.http_load import LoadError
-from benchmarks.http_report import Verdict
-from benchmarks.http_scenarios import PYTHON_PEERS, Effort
-from benchmarks.http_subjects import DidNotStartError, Running, Subject
-from tests.process import procfs
+from benchmarks.http import running as run
+from benchmarks.http import subjects as who
+from benchmarks.http.load import LoadError
+from benchmarks.http.measuring import PART, Effort
+from benchmarks.http.report import ratio_verdict
+from benchmarks.http.running import DidNotStartError, Running
+from benchmarks.http.scenarios import PYTHON_PEERS
+from benchmarks.run.figures import Figure, Verdict
+from benchmarks.run.steps import Step, in_turns
+from benchmarks.run.watch import Watch
 
+NAME: Final = "idle"
+MOST_ROUNDS: Final = 3
+ROUND_S: Final = 7.0
 CONNECTIONS: Final = 2000
 SPARE_DESCRIPTORS: Final = 200
 WARM_UP_CONNECTIONS: Final = 64
@@ -52,31 +59,54 @@ class Memory:
         return f"  {self.who:<30} {text}" + (f"   then: {self.failure}" if self.failure else "")
 
 
+def steps(effort: Effort, is_wanted: Callable[[str], bool]) -> list[Step]:
+    """What `measure` will do."""
+    found = [Step(PART, NAME, each.name, ROUND_S) for each in SUBJECTS if is_wanted(each.name)]
+    return found * min(effort.rounds, MOST_ROUNDS)
+
+
 def measure(
-    effort: Effort, say: Callable[[str], None], is_wanted: Callable[[Subject], bool]
-) -> tuple[list[Memory], list[Verdict]]:
+    effort: Effort, watch: Watch, is_wanted: Callable[[str], bool]
+) -> tuple[list[Figure], list[Verdict]]:
     """All subjects in turns: their figures, and whether ours is the least."""
     count = _connections_allowed()
-    say(f"\nidle keep-alive connections, {count} open: memory of all server processes for each")
-    found = {subject: Memory(subject.name) for subject in SUBJECTS if is_wanted(subject)}
-    for _ in range(min(effort.rounds, 3)):
-        for subject, memory in found.items():
-            if memory.failure:
-                continue
-            try:
-                with who.running(subject, "serving:hello", effort.workers, effort.directory) as target:
-                    target.wait_for_answer()
-                    who.settle()
-                    memory.bytes_each.append(_growth_bytes(target, count) / count)
-            except DidNotStartError as error:
-                memory.failure = f"did not start: {error}"
-            except LoadError as error:
-                memory.failure = str(error)
-            except OSError as error:
-                memory.failure = f"a connection was not answered within {_ANSWER_LIMIT_S:g} s: {error}"
+    watch.say(f"\nidle keep-alive connections, {count} open: memory of all server processes for each")
+    found = {subject: Memory(subject.name) for subject in SUBJECTS if is_wanted(subject.name)}
+    for subject in in_turns(list(found), min(effort.rounds, MOST_ROUNDS)):
+        if not found[subject].failure:
+            with watch.step(PART, NAME, subject.name):
+                _one_round(subject, found[subject], effort, count)
     for memory in found.values():
-        say(str(memory))
-    return list(found.values()), [_verdict(list(found.values()), count)]
+        watch.say(memory)
+    figures = [
+        Figure(
+            PART,
+            NAME,
+            f"{count} idle keep-alive connections",
+            "memory of each",
+            memory.who,
+            "bytes",
+            tuple(memory.bytes_each),
+            subject.is_ours,
+            memory.failure,
+        )
+        for subject, memory in found.items()
+    ]
+    return figures, [_verdict(list(found.values()), count)]
+
+
+def _one_round(subject: who.Subject, memory: Memory, effort: Effort, count: int) -> None:
+    try:
+        with run.running(subject, "serving:hello", effort.workers, effort.directory) as target:
+            target.wait_for_answer()
+            run.settle()
+            memory.bytes_each.append(_growth_bytes(target, count) / count)
+    except DidNotStartError as error:
+        memory.failure = f"did not start: {error}"
+    except LoadError as error:
+        memory.failure = str(error)
+    except OSError as error:
+        memory.failure = f"a connection was not answered within {_ANSWER_LIMIT_S:g} s: {error}"
 
 
 def _connections_allowed() -> int:
@@ -91,20 +121,16 @@ def _growth_bytes(target: Running, count: int) -> int:
     with _held(target.port, WARM_UP_CONNECTIONS):
         pass
     time.sleep(SETTLE_S)
-    before = _pss_bytes(target)
+    before = target.pss_bytes()
     with _held(target.port, count) as clients:
         time.sleep(SETTLE_S)
-        after = _pss_bytes(target)
+        after = target.pss_bytes()
         poll = select.poll()
         for client in clients:
             poll.register(client, select.POLLIN | select.POLLHUP)
         if closed := len(poll.poll(0)):
             raise LoadError(f"{closed} of {count} idle connections were closed")
     return after - before
-
-
-def _pss_bytes(target: Running) -> int:
-    return sum(procfs.pss_bytes(pid) for pid in target.processes())
 
 
 @contextlib.contextmanager
@@ -138,5 +164,5 @@ def _verdict(found: list[Memory], count: int) -> Verdict:
         ratio = median(ours.bytes_each) / median(best.bytes_each)
         note = f"{median(ours.bytes_each):,.0f} / {median(best.bytes_each):,.0f} bytes ({best.who})"
         note += f"; not measured: {missing}" if missing else ""
-    what = "memory of an idle connection / best Python peer"
-    return Verdict(what, f"{count} connections", ratio, limit=1.0, is_strict=True, note=note)
+    what = f"memory of an idle connection / best Python peer, {count} connections"
+    return ratio_verdict(what, ratio, 1.0, is_strict=True, note=note)

@@ -3,7 +3,7 @@
 CPU time rather than throughput: on few cores the load generator takes its share of the wall clock, not of this. The
 clock of a process counts the threads that have ended too (clock_getcpuclockid(3)).
 
-Not here: WebSocket messages (http_websocket.py), the memory of a connection (http_memory.py).
+Not here: WebSocket messages (websocket.py), the memory of a connection (memory.py).
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.http_subjects import Running
+from benchmarks.http.running import Running
+from benchmarks.run.tools import TOOLS, program
 
 PIPELINE_DEPTH: Final = 16
 UPLOAD_BYTES: Final = 1024 * 1024
 PATIENCE_S: Final = 8.0
 """How much longer than it was told a load generator may take."""
 _CPUCLOCK_SCHED: Final = 2
+_P999: Final = """
+done = function(summary, latency, requests)
+   print(string.format("    99.9%%  %.2fus", latency:percentile(99.9)))
+end
+"""
+"""wrk prints no percentile above 99 by itself; called once, at the end."""
 _UNITS_MS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
@@ -45,6 +52,9 @@ class Sample:
     per_second: float
     p50_ms: float
     p99_ms: float
+    p999_ms: float
+    pss_mb: float = math.nan
+    """Memory of all its processes after the load, shared pages counted once."""
 
     @property
     def cost_us(self) -> float:
@@ -63,14 +73,13 @@ class Wrk:
 
     def __call__(self, target: Running, connections: int, seconds: int, directory: Path) -> Sample:
         """Load `target` for some seconds. Raises LoadError if nothing was served."""
-        words = ["wrk", f"-t{self.threads}", f"-c{connections}", f"-d{seconds}s", "--latency"]
+        words = [needed("wrk"), f"-t{self.threads}", f"-c{connections}", f"-d{seconds}s", "--latency"]
         words += ["--timeout", f"{self.timeout_s}s"]
         for header in self.headers:
             words += ["-H", header]
-        if self.script:
-            path = directory / f"wrk-{target.port}.lua"
-            path.write_text(self.script, encoding="ascii")
-            words += ["-s", str(path)]
+        path = directory / f"wrk-{target.port}.lua"
+        path.write_text(_P999 + self.script, encoding="ascii")
+        words += ["-s", str(path)]
         before_ns = cpu_ns(target.processes())
         try:
             done = subprocess.run(
@@ -94,7 +103,7 @@ class FullHandshakes:
 
     def __call__(self, target: Running, connections: int, seconds: int, directory: Path) -> Sample:  # noqa: ARG002
         """Load `target` for some seconds. Raises LoadError if nothing was served, or an answer never ends."""
-        words = ["openssl", "s_time", "-connect", f"127.0.0.1:{target.port}", "-new", "-www", "/"]
+        words = [needed("openssl"), "s_time", "-connect", f"127.0.0.1:{target.port}", "-new", "-www", "/"]
         words += ["-time", str(seconds)]
         before_ns = cpu_ns(target.processes())
         with contextlib.ExitStack() as stack:
@@ -113,7 +122,15 @@ class FullHandshakes:
         served = sum(int(count[1]) for count in counts if count)
         if not served:
             raise LoadError("no handshake was completed")
-        return Sample(served, counts.count(None), spent_us, served / seconds, math.nan, math.nan)
+        return Sample(served, counts.count(None), spent_us, served / seconds, *[math.nan] * 3)
+
+
+def needed(name: str) -> str:
+    """Where a load generator is. Raises LoadError, with what to do, if it is not there."""
+    path = program(name)
+    if path is None:
+        raise LoadError(f"{name} is not installed: apt-get install {' '.join(TOOLS[name].packages)}")
+    return path
 
 
 PLAIN: Final = Wrk()
@@ -168,13 +185,12 @@ def _parse(output: str, spent_us: float) -> Sample:
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
     bad = int(failed[1]) if failed else 0
     bad += sum(int(count) for count in errors.groups()) if errors else 0
-    return Sample(
-        int(counted[1]), bad, spent_us, float(rate[1]), _percentile(output, 50), _percentile(output, 99)
-    )
+    percentiles = (_percentile(output, percent) for percent in ("50", "99", "99.9"))
+    return Sample(int(counted[1]), bad, spent_us, float(rate[1]), *percentiles)
 
 
-def _percentile(output: str, percent: int) -> float:
-    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)\s*$", output, re.MULTILINE)
+def _percentile(output: str, percent: str) -> float:
+    found = re.search(rf"^\s+{re.escape(percent)}%\s+([\d.]+)(us|ms|s|m)\s*$", output, re.MULTILINE)
     if found is None:
         raise LoadError(f"wrk gave no {percent} % figure")
     # wrk gives 0 where its correction for coordinated omission has thrown its own count off (pipelining does it).
