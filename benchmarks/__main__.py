@@ -75,7 +75,7 @@ def _options(arguments: Sequence[str] | None, parts: Sequence[Part], part: str) 
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a goal was missed")
     found = parser.parse_args(arguments)
     try:
-        found.chosen = chosen_scenarios(found.only, parts, _wish(found))
+        found.chosen = chosen_scenarios([*found.what, *found.only], parts, _wish(found))
     except UnknownScenarioError as error:
         parser.error(str(error))
     return found
@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
     )
     print(f"{run.taken}, {run.machine}; {run.effort}", flush=True)
     _prepare(run, parts, given)
+    run.load_before = os.getloadavg()[0]
     print("peers: " + ", ".join(run.peers))
     for line in (*run.missing, *(f"left out: {each}" for each in run.left_out)):
         print(line)

@@ -9,9 +9,11 @@ import contextlib
 import dataclasses
 import math
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -76,7 +78,14 @@ def measure(
             for each in found:
                 each.failure = failures.get(each.who, "")
             by_name = {each.who: each for each in found}
-            _load_in_turns(name, scenario, connections, effort, targets, by_name, watch)
+            _load_in_turns(
+                scenario,
+                effort,
+                targets,
+                by_name,
+                connections=connections,
+                step=partial(watch.step, PART, name),
+            )
             figures += found
             failures.update({each.who: each.failure for each in found if each.failure})
             for each in found:
@@ -113,19 +122,19 @@ def _start(
 
 
 def _load_in_turns(
-    name: str,
     scenario: Scenario,
-    connections: int,
     effort: Effort,
     targets: dict[str, Running],
     figures: dict[str, Figures],
-    watch: Watch,
+    *,
+    connections: int,
+    step: Callable[[str], AbstractContextManager[None]],
 ) -> None:
     """All rounds. A subject that fails is left out from there on, in what follows too, and its figures say why."""
     for who in in_turns(list(targets), effort.rounds):
         if who not in targets:
             continue
-        with watch.step(PART, name, who):
+        with step(who):
             try:
                 sample = scenario.load(targets[who], connections, effort.seconds, effort.directory)
                 figures[who].samples.append(_with_memory(sample, targets[who]))

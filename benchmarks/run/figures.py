@@ -78,6 +78,8 @@ class Run:
     taken: str = ""
     machine: str = ""
     effort: str = ""
+    load_before: float = 0.0
+    """The machine's load average of the last minute: whether it had something else to do."""
     peers: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -97,7 +99,7 @@ class Run:
                 raise NoRunError(f"not version {VERSION}: measure anew with this version of the benchmark")
             figures = [Figure(**{**each, "values": tuple(each["values"])}) for each in given.pop("figures")]
             verdicts = [Verdict(**each) for each in given.pop("verdicts")]
-            texts = {
+            texts: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
             }
             return cls(**texts, figures=figures, verdicts=verdicts)

@@ -24,7 +24,8 @@ REQUIREMENTS: Final = (
     "uvicorn[standard]>=0.30",
     "granian>=2",
     "hypercorn>=0.17",
-    "gunicorn[fast]>=25.1",
+    "gunicorn>=25.1",
+    "gunicorn_h1c>=0.4.1",  # its C parser; its extra `fast` asks for a version that not every index has
     "fastpysgi",
     "socketify",
     "fastapi",

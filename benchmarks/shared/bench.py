@@ -6,7 +6,7 @@ Everything that is measured runs in forked processes, as workers are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,7 @@ class Bench:
         self,
         measure: str,
         unit: str,
-        values: list[float] | tuple[float, ...],
+        values: Sequence[float],
         *,
         who: str = OURS,
         setting: str = "",
