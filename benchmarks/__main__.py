@@ -49,9 +49,10 @@ def _options(arguments: Sequence[str] | None, parts: Sequence[Part], part: str) 
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks{'.' * bool(part)}{part}",
         description="ourselves beside our peers, measured",
-        epilog=scenarios,
+        epilog=f"WHAT: {scenarios}",
     )
     parser.add_argument("--quick", action="store_true", help="about three minutes: noisy, and not everything")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="as --only")
     parser.add_argument(
         "--only",
         nargs="+",

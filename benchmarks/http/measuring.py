@@ -31,7 +31,7 @@ ALL: Final = "starting and warming up"
 """Who is named while all of them are."""
 WARM_UP_S: Final = 1
 """Caches, and bytecode that adapts itself to what it runs."""
-AT_ONCE: Final = 6
+AT_ONCE: Final = 9
 """Quick: so many are warmed up at the same time."""
 START_S: Final = 0.6
 OVERHEAD_S: Final = 0.25

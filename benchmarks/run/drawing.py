@@ -9,6 +9,7 @@ Not here: what is shown (plots.py).
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from io import StringIO
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from benchmarks.run.figures import Run
 from benchmarks.run.plots import FAMILIES, Panel, Plot, Row, overview, plots
@@ -35,6 +36,7 @@ FAMILY_COLOURS: Final = {
     "fastpysgi": "#6b4fc8",
     "socketify": "#8a5a44",
 }
+OUR_FAMILY: Final = "prefork"
 DARK: Final = {
     GROUND: "#0d1117",
     INK: "#e6edf3",
@@ -102,6 +104,9 @@ def for_both(svg: str) -> str:
         for light, dark in DARK.items()
         for name in ("fill", "stroke")
     )
+    svg = re.sub(
+        r"<!--.*?-->|\n\s*", lambda found: "" if found[0].startswith("<!") else "\n", svg, flags=re.DOTALL
+    )
     begin, end, rest = svg.partition("<defs>")
     return f"{begin}<style>@media (prefers-color-scheme: dark){{{rules}}}</style>\n{end}{rest}"
 
@@ -153,6 +158,8 @@ def _panel(axes: Any, panel: Panel, places_count: int) -> None:
     axes.set_yticks(list(places), [bar.who for bar in panel.bars], fontsize=8.5)
     axes.set_ylim(places_count - 0.4, -0.6)
     _dress(axes)
+    if not panel.is_log:
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=not panel.unit))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     if panel.unit == "%":
         axes.set_xticks(range(0, 101, 20))
@@ -182,17 +189,27 @@ def _overview(rows: Sequence[Row], run: Run) -> Canvas:
     canvas = Canvas(figsize=(WIDTH_IN, 1.6 + 0.36 * len(rows)), layout="constrained")
     axes = canvas.add_subplot()
     axes.set_xscale("log")
-    for _, name in FAMILIES:
-        points = [(row.times[name], place) for place, row in enumerate(rows) if name in row.times]
+    for number, (_, name) in enumerate(FAMILIES):
+        # Beside each other where they cost the same.
+        shift = 0.0 if name == OUR_FAMILY else (number - len(FAMILIES) / 2) * 0.045
+        points = [(row.times[name], place + shift) for place, row in enumerate(rows) if name in row.times]
         if points:
             x, y = zip(*points, strict=True)
-            is_ours = name == "prefork"
-            style = {
-                "marker": "D" if is_ours else "o",
-                "s": 70 if is_ours else 42,
-                "zorder": 4 if is_ours else 3,
-            }
-            axes.scatter(x, y, color=FAMILY_COLOURS[name], label=name, edgecolors="none", **style)
+            colour = FAMILY_COLOURS[name]
+            if name == OUR_FAMILY:
+                axes.scatter(
+                    x,
+                    y,
+                    s=110,
+                    marker="D",
+                    facecolors="none",
+                    edgecolors=colour,
+                    linewidths=2,
+                    label=name,
+                    zorder=4,
+                )
+            else:
+                axes.scatter(x, y, s=42, color=colour, label=name, edgecolors="none", zorder=3)
     axes.axvline(1.0, color=OURS, linewidth=1, zorder=1)
     axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=8.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -125,9 +125,11 @@ def figure_verdicts(figures: Iterable[Figure]) -> list[Verdict]:
 
 
 def number(value: float) -> str:
-    """Three digits that count, and never an exponent."""
-    if value == 0 or math.isnan(value):
-        return "0" if value == 0 else "-"
+    """Three digits that count, and never an exponent; what is whole is shown so."""
+    if math.isnan(value):
+        return "-"
+    if float(value).is_integer():
+        return f"{value:,.0f}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{min(digits, 4)}f}"
 

@@ -14,7 +14,12 @@ from benchmarks.run.figures import Figure, Run, groups, number
 
 LOG_FROM: Final = 30.0
 """How many times as much the most must be as the least before a logarithmic scale is the clearer one."""
-MORE_IS_BETTER: Final = frozenset({"rate", "hits", "reloads that were done"})
+MORE_IS_BETTER: Final = frozenset({"rate", "hits"})
+NEITHER: Final = frozenset({"reloads that were done", "workers recycled"})
+"""What was done while something else was measured: in the tables, and in no picture."""
+COSTS: Final = ("start", "memory", "replacement", "idle", "balance")
+LOSSES: Final = ("reloads", "kills", "queue", "recycles", "orphans", "term")
+"""Scenarios of supervision: one picture of all would be too long to look at."""
 FAMILIES: Final = (
     ("prefork", "prefork"),
     ("Go fasthttp", "Go fasthttp"),
@@ -101,7 +106,8 @@ def plots(run: Run) -> Iterator[Plot]:
         if part == "http" and scenario != "hello" and measure in (_HTTP_PANELS[0], "memory of each")
     ]
     yield from _plot("http-scenarios", f"HTTP: CPU time of a request, 2 workers. {head}", others)
-    yield from _plot("supervision", f"Supervision. {head}", _beside(run, "supervision"))
+    yield from _plot("supervision-costs", f"What a fleet costs. {head}", _beside(run, "supervision", COSTS))
+    yield from _plot("supervision-losses", f"What a fleet loses. {head}", _beside(run, "supervision", LOSSES))
     yield from _plot("shared", f"State that all workers see. {head}", _beside(run, "shared"))
 
 
@@ -115,12 +121,15 @@ def _hello(run: Run, head: str) -> Iterator[Plot]:
         yield from _plot(f"http-hello-{connections}", f"{setting}, 2 workers. {head}", panels)
 
 
-def _beside(run: Run, part: str) -> list[Panel]:
-    """Measures of a part in which somebody is beside us."""
+def _beside(run: Run, part: str, scenarios: Sequence[str] = ()) -> list[Panel]:
+    """Measures of a part (or of some of its scenarios) in which somebody is beside us."""
     return [
         panel(f"{setting}: {measure}" if setting else measure, found)
-        for (of, _, setting, measure), found in groups(run.figures).items()
-        if of == part and sum(bool(each.values) for each in found) > 1
+        for (of, scenario, setting, measure), found in groups(run.figures).items()
+        if of == part
+        and (scenario in scenarios or not scenarios)
+        and measure not in NEITHER
+        and sum(bool(each.values) for each in found) > 1
     ]
 
 

@@ -37,7 +37,7 @@ class Scale:
 
 
 FULL: Final = Scale(rounds=9, calls=50_000, slow_calls=3_000, kills=200, increments=100_000, zipf=400_000)
-QUICK: Final = Scale(rounds=3, calls=10_000, slow_calls=400, kills=20, increments=10_000, zipf=60_000)
+QUICK: Final = Scale(rounds=3, calls=10_000, slow_calls=400, kills=20, increments=10_000, zipf=40_000)
 
 
 class Bench:

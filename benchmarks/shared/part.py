@@ -39,7 +39,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "contended": Scenario(contended, (OURS,), lambda scale: scale.rounds, 1.2, 0.3),
     "kills": Scenario(kills, (), lambda _scale: 1, 0, 0),
     "once": Scenario(once, (OURS,), lambda scale: 3 * scale.rounds, 0.1, 0.1),
-    "zipf": Scenario(zipf, (OURS, REDIS), lambda _scale: len(SIZES) * len(SKEWS), 3.0, 0.8),
+    "zipf": Scenario(zipf, (OURS, REDIS), lambda _scale: len(SIZES) * len(SKEWS), 3.0, 0.5),
     "rest": Scenario(rest, (OURS,), lambda scale: scale.rounds, 0.9, 0.4),
 }
 SILENCE_S: Final = 3.6

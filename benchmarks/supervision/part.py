@@ -16,17 +16,17 @@ from benchmarks.supervision.subjects import Subject
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     "start": Scenario(costing.start, costing.SUBJECTS, 5, 4.6, costing.QUICK_SUBJECTS, 3.6),
-    "memory": Scenario(costing.memory, costing.SUBJECTS, 3, 8.0, costing.QUICK_SUBJECTS, 6.5),
+    "memory": Scenario(costing.memory, costing.SUBJECTS, 3, 8.0, costing.QUICK_SUBJECTS, 5.0),
     "replacement": Scenario(
         replacing.replacement, replacing.SUBJECTS, 3, 40.0, replacing.QUICK_SUBJECTS, 3.0
     ),
-    "reloads": Scenario(under_load.reloads, under_load.SUBJECTS, 3, 12.0, under_load.QUICK_SUBJECTS, 4.0),
-    "kills": Scenario(under_load.kills, under_load.SUBJECTS, 3, 12.0, under_load.QUICK_SUBJECTS, 4.0),
+    "reloads": Scenario(under_load.reloads, under_load.SUBJECTS, 3, 12.0, under_load.QUICK_SUBJECTS, 3.5),
+    "kills": Scenario(under_load.kills, under_load.SUBJECTS, 3, 12.0, under_load.QUICK_SUBJECTS, 3.5),
     "queue": Scenario(under_load.queue, under_load.SUBJECTS, 3, 2.0, under_load.QUICK_SUBJECTS, 1.8),
-    "recycles": Scenario(recycling.recycles, recycling.SUBJECTS, 3, 10.0, recycling.QUICK_SUBJECTS, 4.0),
-    "balance": Scenario(balancing.balance, balancing.SUBJECTS, 3, 2.0, balancing.QUICK_SUBJECTS, 2.0),
-    "idle": Scenario(costing.idle, costing.IDLE_SUBJECTS, 2, 14.5, costing.QUICK_SUBJECTS, 6.3),
-    "orphans": Scenario(ending.orphans, ending.SUBJECTS, 3, 2.2, ending.SUBJECTS, 2.2),
+    "recycles": Scenario(recycling.recycles, recycling.SUBJECTS, 3, 10.0, recycling.QUICK_SUBJECTS, 3.5),
+    "balance": Scenario(balancing.balance, balancing.SUBJECTS, 3, 2.0, balancing.QUICK_SUBJECTS, 1.7),
+    "idle": Scenario(costing.idle, costing.IDLE_SUBJECTS, 2, 14.5, costing.QUICK_SUBJECTS, 5.8),
+    "orphans": Scenario(ending.orphans, ending.SUBJECTS, 3, 2.2, ending.SUBJECTS, 2.0),
     "term": Scenario(ending.term, ending.SUBJECTS, 3, 14.0),
 }
 QUICK_ROUNDS: Final = 1
