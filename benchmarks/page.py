@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, NoRunError) as error:
         parser.error(f"{given.run}: {error}")
     for page in given.pages:
-        page.write_text(filled(page.read_text(encoding="utf-8"), run), encoding="utf-8")
+        page.write_text(
+            filled(page.read_text(encoding="utf-8"), run, has_plots=not given.no_plots), encoding="utf-8"
+        )
         print(page)
     if not given.no_plots:
         from benchmarks.run.drawing import draw  # noqa: PLC0415  (matplotlib is not everywhere)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from benchmarks.run.figures import Figure, Run, goals_table, groups, number, table
+from benchmarks.run.plots import overview, plots
 
 _BLOCK: Final = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 PARTS: Final = ("http", "supervision", "shared")
@@ -37,9 +38,19 @@ def tables(run: Run) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def filled(page: str, run: Run) -> str:
-    """The page with its tables from this run."""
-    made = tables(run)
+def pictures(run: Run) -> dict[str, str]:
+    """Name and Markdown of the pictures that belong to each part, as `drawing.draw` names them."""
+    found: dict[str, list[str]] = {}
+    shown = [("http", "overview", "CPU time of a request, beside prefork's")] if overview(run) else []
+    shown += [(each.name.partition("-")[0], each.name, each.title) for each in plots(run)]
+    for part, name, title in shown:
+        found.setdefault(f"{part} plots", []).append(f"![{title}](img/bench-{name}.svg)")
+    return {name: "\n\n".join(images) for name, images in found.items()}
+
+
+def filled(page: str, run: Run, *, has_plots: bool = False) -> str:
+    """The page with its tables from this run, and its pictures if there are any."""
+    made = {**tables(run), **(pictures(run) if has_plots else {})}
 
     def replaced(match: re.Match[str]) -> str:
         text = made.get(match["name"])
@@ -89,5 +100,8 @@ def _by_measure(found: Sequence[Sequence[Figure]], *, has_measure: bool) -> str:
         what = figures[0].what if has_measure else figures[0].setting
         goal = next((each.goal for each in figures if each.goal), "")
         cells = ["" if who not in by_name else cell(by_name[who]) for who in subjects]
-        rows.append([what + (f", {unit}" if unit else ""), *cells, *([goal] if has_measure else [])])
-    return table(["", *subjects, *(["goal"] if has_measure else [])], rows) if rows else ""
+        # The scenario is the word that measures it anew.
+        more = [goal] if has_measure else []
+        rows.append([what + (f", {unit}" if unit else ""), *cells, *more, f"`{figures[0].scenario}`"])
+    head = ["", *subjects, *(["goal"] if has_measure else []), "scenario"]
+    return table(head, rows) if rows else ""

@@ -106,6 +106,15 @@ def test_a_page_gets_its_tables_and_nothing_else() -> None:
     assert filled(made, RUN) == made
 
 
+def test_a_page_gets_its_pictures_if_there_are_any() -> None:
+    """By the names under which they are written."""
+    page = "<!-- table: http plots -->\n<!-- end -->\n"
+    assert filled(page, RUN) == page
+    made = filled(page, RUN, has_plots=True)
+    names = [f"bench-{each.name}.svg" for each in plots(RUN) if each.name.startswith("http")]
+    assert [name for name in ("bench-overview.svg", *names) if f"](img/{name})" not in made] == []
+
+
 def test_a_table_has_the_cheapest_first() -> None:
     """And the failed last, with the reason."""
     lines = tables(RUN)["hello world, 64 connections"].splitlines()[2:]
