@@ -104,7 +104,10 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
     given = _options(arguments, parts, part)
     wish = _wish(given)
     run = Run(
-        f"{datetime.now(UTC):%Y-%m-%d}", machine(), effort(wish), left_out=left_out(given.chosen, parts, wish)
+        f"{datetime.now(UTC):%Y-%m-%d}",
+        machine(),
+        effort(wish, [*given.what, *given.only]),
+        left_out=left_out(given.chosen, parts, wish),
     )
     print(f"{run.taken}, {run.machine}; {run.effort}", flush=True)
     _prepare(run, parts, given)
@@ -115,7 +118,7 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
     steps = [step for each in parts for step in each.steps(given.chosen[each.name], wish)]
     known = len(run.missing)
     with Watch(steps, display()) as watch, tempfile.TemporaryDirectory(prefix="prefork-bench-") as directory:
-        watch.say(f"about {clock(watch.estimate.left_s)} minutes on a machine with nothing else to do")
+        watch.say(f"about {clock(watch.estimate.left_s)} (m:ss) on a machine with nothing else to do")
         # nginx's workers are another user when its master is root.
         Path(directory).chmod(0o755)
         try:

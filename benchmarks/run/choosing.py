@@ -54,8 +54,9 @@ def left_out(chosen: Mapping[str, Sequence[str]], parts: Sequence[Part], wish: W
     for part in parts:
         reasons: dict[str, list[str]] = {}
         for scenario, why in part.scenarios(wish).items():
-            if scenario not in chosen[part.name]:
-                reasons.setdefault(why or "not asked for", []).append(scenario)
+            # What was not asked for is no news.
+            if why and scenario not in chosen[part.name]:
+                reasons.setdefault(why, []).append(scenario)
         said += [f"{part.name} {', '.join(scenarios)} ({why})" for why, scenarios in reasons.items()]
     if wish.is_quick:
         said.append(
@@ -64,10 +65,11 @@ def left_out(chosen: Mapping[str, Sequence[str]], parts: Sequence[Part], wish: W
     return tuple(said)
 
 
-def effort(wish: Wish) -> str:
-    """How much is measured, for the head of a report."""
+def effort(wish: Wish, asked: Sequence[str] = ()) -> str:
+    """How much is measured, for the head of a report; `asked`: the scenarios that were named."""
     words = ["quick" if wish.is_quick else "in full"]
+    words += [f"{' '.join(asked)} alone"] if asked else []
     words += [f"{wish.rounds} rounds"] if wish.rounds else []
     words += [f"{wish.seconds} s a load"] if wish.seconds else []
-    words += [f"only {', '.join(wish.who)}"] if wish.who else []
+    words += [f"subjects: {', '.join(wish.who)}"] if wish.who else []
     return ", ".join(words)

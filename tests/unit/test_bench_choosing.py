@@ -90,9 +90,10 @@ def test_goals_without_their_subjects_are_left_out() -> None:
 def test_the_head_says_how_much_is_measured() -> None:
     """A figure of one short round is another than one of five."""
     assert effort(Wish()) == "in full"
+    assert effort(Wish(), ["http:tls"]) == "in full, http:tls alone"
     assert (
         effort(Wish(is_quick=True, rounds=2, seconds=1, who=("nginx",)))
-        == "quick, 2 rounds, 1 s a load, only nginx"
+        == "quick, 2 rounds, 1 s a load, subjects: nginx"
     )
 
 
