@@ -136,13 +136,15 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "large": _ahead("1 MB response", "serving:large", PLAIN),
     "upload": _ahead("1 MB upload", "serving:upload", UPLOADING),
     "stream": _ahead("16 chunks of 64 KiB streamed", "serving:stream", PLAIN),
-    "websocket": _ahead("WebSocket echo", "serving:echo", WEBSOCKET, quick_subjects=(who.ASGI, who.UVICORN)),
+    "websocket": _ahead(
+        "WebSocket echo", "serving:echo", WEBSOCKET, quick_subjects=(who.ASGI, who.UVICORN, who.GRANIAN)
+    ),
     "tls": _ahead(
         "TLS keep-alive",
         "serving:hello",
         PLAIN,
         is_tls=True,
-        quick_subjects=(who.ASGI, who.UVICORN),
+        quick_subjects=(who.ASGI, who.UVICORN, who.GRANIAN),
     ),
     "handshakes": _ahead(
         "TLS handshakes, in full",

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from benchmarks.run.figures import Run
-from benchmarks.run.plots import FAMILIES, Panel, Plot, Row, overview, plots
+from benchmarks.run.plots import FAMILIES, Panel, Plot, Row, overview, plots, run_in_short
 
 GROUND, INK, FAINT, GRID = "#ffffff", "#1f2328", "#59636e", "#d1d9e0"
 OURS, PEER, RANGE = "#0a5fd0", "#aab4bf", "#3d444d"
@@ -224,7 +224,7 @@ def _overview(rows: Sequence[Row], run: Run) -> Canvas:
     axes.set_xlabel(
         "times the CPU time of a request in prefork, the best of each family; left is better", loc="left"
     )
-    title = f"CPU time of a request beside prefork's, 2 workers. {run.machine}, {run.taken}"
+    title = f"CPU time of a request beside prefork's, 2 workers. {run_in_short(run)}"
     canvas.suptitle(title, fontsize=10, color=INK, x=0.01, ha="left")
     canvas.legend(
         loc="outside lower center", ncols=9, frameon=False, fontsize=8, handletextpad=0.2, columnspacing=1.2

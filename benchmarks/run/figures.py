@@ -134,6 +134,12 @@ def number(value: float) -> str:
     return f"{value:,.{min(digits, 4)}f}"
 
 
+def range_of(values: Sequence[float], link: str = " to ") -> str:
+    """From the least to the most; "" where they look alike."""
+    low, high = number(min(values)), number(max(values))
+    return "" if low == high else low + link + high
+
+
 def spread(values: Sequence[float], unit: str) -> str:
     """Median, range and number of values."""
     middle = f"{number(statistics.median(values))} {unit}".strip()

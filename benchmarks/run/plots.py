@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.run.figures import Figure, Run, groups, number
+from benchmarks.run.figures import Figure, Run, groups, number, range_of
 
 LOG_FROM: Final = 30.0
 """How many times as much the most must be as the least before a logarithmic scale is the clearer one."""
@@ -91,14 +91,14 @@ def _bar(figure: Figure) -> Bar:
     if not figure.values:
         return Bar(figure.who, math.nan, math.nan, math.nan, figure.is_ours, figure.failure or "not measured")
     low, high = min(figure.values), max(figure.values)
-    label = number(figure.median)
-    label += f" ({number(low)} to {number(high)})" if high > low else ""
+    between = range_of(figure.values)
+    label = number(figure.median) + (f" ({between})" if between else "")
     return Bar(figure.who, figure.median, low, high, figure.is_ours, label)
 
 
 def plots(run: Run) -> Iterator[Plot]:
     """All pictures of a run that have something to show."""
-    head = f"{run.machine}, {run.taken}"
+    head = run_in_short(run)
     yield from _hello(run, head)
     others = [
         panel(setting, found)
@@ -109,6 +109,11 @@ def plots(run: Run) -> Iterator[Plot]:
     yield from _plot("supervision-costs", f"What a fleet costs. {head}", _beside(run, "supervision", COSTS))
     yield from _plot("supervision-losses", f"What a fleet loses. {head}", _beside(run, "supervision", LOSSES))
     yield from _plot("shared", f"State that all workers see. {head}", _beside(run, "shared"))
+
+
+def run_in_short(run: Run) -> str:
+    """Where, when, how much, and beside how much else: a picture may be shown without its page."""
+    return f"{run.machine}, load {run.load_before:.1f} before, {run.taken}, {run.effort}"
 
 
 def _hello(run: Run, head: str) -> Iterator[Plot]:

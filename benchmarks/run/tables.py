@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from benchmarks.run.figures import Figure, Run, goals_table, groups, number, table
+from benchmarks.run.figures import Figure, Run, goals_table, groups, number, range_of, table
 from benchmarks.run.plots import overview, plots
 
 _BLOCK: Final = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -71,8 +71,8 @@ def cell(figure: Figure) -> str:
     """Median and range; of one that failed, why."""
     if not figure.values:
         return figure.failure or "-"
-    low, high = min(figure.values), max(figure.values)
-    text = number(figure.median) + (f" ({number(low)}\N{EN DASH}{number(high)})" if high > low else "")
+    between = range_of(figure.values, "\N{EN DASH}")
+    text = number(figure.median) + (f" ({between})" if between else "")
     return f"**{text}**" if figure.is_ours else text
 
 

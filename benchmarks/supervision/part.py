@@ -16,7 +16,7 @@ from benchmarks.supervision.subjects import Subject
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     "start": Scenario(costing.start, costing.SUBJECTS, 5, 4.6, costing.QUICK_SUBJECTS, 3.6),
-    "memory": Scenario(costing.memory, costing.SUBJECTS, 3, 8.0, costing.QUICK_SUBJECTS, 5.0),
+    "memory": Scenario(costing.memory, costing.SUBJECTS, 3, 8.0, costing.QUICK_MEMORY, 5.0),
     "replacement": Scenario(
         replacing.replacement, replacing.SUBJECTS, 3, 40.0, replacing.QUICK_SUBJECTS, 3.0
     ),

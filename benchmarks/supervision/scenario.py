@@ -125,7 +125,8 @@ def _figure(name: str, subject: Subject, found: _Gathered, failure: str) -> Figu
     goal, is_met = "", None
     if reading.limit is not None and subject.is_ours:
         of = "each" if reading.is_each else "median"
-        goal = f"<= {reading.limit:g} {reading.unit}, {of}" if reading.limit else "0"
+        limit = f"{reading.limit:g} {reading.unit}".strip()
+        goal = f"<= {limit}, {of}" if reading.limit else "0"
         reached = max(values) if reading.is_each else statistics.median(values)
         is_met = reached <= reading.limit and not failure
     notes = "; ".join(dict.fromkeys(found.notes))

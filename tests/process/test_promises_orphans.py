@@ -23,7 +23,7 @@ from tests.process.test_promises_stop import (
 LEFT_S = 1.0
 """What is promised."""
 SLACK_S = 2.0
-"""What is asserted, on a machine that other tests keep busy. benchmarks/supervision.py measures the promise."""
+"""What is asserted, on a machine that other tests keep busy. benchmarks/supervision measures the promise."""
 
 
 def _dies_with_its_master(fleet: Fleet) -> None:
