@@ -94,7 +94,7 @@ class Wrk:
         spent_us = spent_since_us(before_ns, target.processes())
         if done.returncode:
             raise LoadError(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
-        return _parse(done.stdout, spent_us)
+        return parsed(done.stdout, spent_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,8 @@ def spent_since_us(before_ns: dict[int, int], pids: Sequence[int]) -> float:
     return sum(used - before_ns.get(pid, 0) for pid, used in after_ns.items()) / 1000
 
 
-def _parse(output: str, spent_us: float) -> Sample:
+def parsed(output: str, spent_us: float) -> Sample:
+    """What wrk has said, beside the CPU time that was spent. Raises LoadError if nothing was served."""
     counted = re.search(r"(\d+) requests in", output)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     if counted is None or rate is None or not int(counted[1]):
