@@ -25,11 +25,12 @@ from typing import Final
 
 from benchmarks.http.part import Http
 from benchmarks.run.choosing import ALL, UnknownScenarioError, chosen_scenarios, effort, left_out
-from benchmarks.run.figures import Run, figures_table, goals_table
+from benchmarks.run.figures import Run
 from benchmarks.run.part import Part, Wish
 from benchmarks.run.peers import install_peers
 from benchmarks.run.places import BUILD
 from benchmarks.run.steps import clock
+from benchmarks.run.tables import HEAD, tables
 from benchmarks.run.tools import ensure, may_install
 from benchmarks.run.watch import Watch, display
 from benchmarks.shared.part import Shared
@@ -134,9 +135,9 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
 
 
 def _report(run: Run, given: argparse.Namespace) -> None:
-    print("\n" + figures_table(run.figures))
-    if run.verdicts:
-        print("\n" + goals_table(run.verdicts))
+    for name, text in tables(run).items():
+        if name != HEAD:
+            print(f"\n{name}\n\n{text}")
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(run.to_json(), encoding="utf-8")
     print(f"\nfigures: {given.json}")

@@ -157,12 +157,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(text)
 
 
-def figures_table(figures: Iterable[Figure]) -> str:
-    """A line for each measure of each subject."""
-    rows = [(each.what, each.who, str(each), each.goal, said(each.is_met, each.goal)) for each in figures]
-    return table(("what", "who", "measured", "goal", ""), rows)
-
-
 def goals_table(verdicts: Iterable[Verdict]) -> str:
     """A line for each goal."""
     rows = [(x.what, x.measured, x.wanted, said(x.holds, x.wanted), x.note) for x in verdicts]

@@ -6,6 +6,7 @@ A page holds each between `<!-- table: NAME -->` and `<!-- end -->`; what a run 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -13,12 +14,15 @@ from benchmarks.run.figures import Figure, Run, goals_table, groups, number, ran
 from benchmarks.run.plots import overview, plots
 
 _BLOCK: Final = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+HEAD: Final = "run"
+"""What was run: on what, how much, beside whom."""
+LONGEST_REASON: Final = 60
 PARTS: Final = ("http", "supervision", "shared")
 
 
 def tables(run: Run) -> dict[str, str]:
     """Name and Markdown of each table that this run can fill."""
-    found = {"run": _head(run)}
+    found = {HEAD: _head(run)}
     beside = groups(run.figures)
     for setting in dict.fromkeys(x.setting for x in run.figures if (x.part, x.scenario) == ("http", "hello")):
         measures = {key[3]: each for key, each in beside.items() if key[:3] == ("http", "hello", setting)}
@@ -70,7 +74,7 @@ def _head(run: Run) -> str:
 def cell(figure: Figure) -> str:
     """Median and range; of one that failed, why."""
     if not figure.values:
-        return figure.failure or "-"
+        return textwrap.shorten(figure.failure, LONGEST_REASON, placeholder=" …") or "-"
     between = range_of(figure.values, "\N{EN DASH}")
     text = number(figure.median) + (f" ({between})" if between else "")
     return f"**{text}**" if figure.is_ours else text
