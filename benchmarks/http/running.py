@@ -76,7 +76,9 @@ class Running:
                 return
             time.sleep(_PAUSE_S)
         # A usage error says why on its last line; a traceback too.
-        raise DidNotStartError(" / ".join(self.fleet.lines[-1:]) or "no answer, and no word")
+        said = " / ".join(self.fleet.lines[-1:]) or "no word"
+        still = f"no answer within {START_LIMIT_S:g} s, and at last: " if self.fleet.is_running else ""
+        raise DidNotStartError(still + said)
 
     def _answers(self) -> bool:
         try:

@@ -126,7 +126,9 @@ class Running:
             if ask(self.port):
                 return
             time.sleep(PAUSE_S)
-        raise DidNotStartError(" / ".join(self.fleet.lines[-3:]) or "no answer, and no word")
+        said = " / ".join(self.fleet.lines[-3:]) or "no word"
+        still = f"no answer within {START_LIMIT_S:g} s, and at last: " if self.fleet.is_running else ""
+        raise DidNotStartError(still + said)
 
     def wait_until_up(self) -> None:
         """Wait until every worker has been through its application's start-up. Raises DidNotStartError."""
