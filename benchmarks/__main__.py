@@ -31,7 +31,7 @@ from benchmarks.run.peers import install_peers
 from benchmarks.run.places import BUILD
 from benchmarks.run.steps import clock
 from benchmarks.run.tables import HEAD, tables
-from benchmarks.run.tools import ensure, may_install
+from benchmarks.run.tools import ensure, may_install, versions
 from benchmarks.run.watch import Watch, display
 from benchmarks.shared.part import Shared
 from benchmarks.supervision.part import Supervision
@@ -42,7 +42,8 @@ PARTS: Final[tuple[Part, ...]] = (Http(), Supervision(), Shared())
 def machine() -> str:
     """Cores, kernel and Python."""
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
+    kernel = f"{platform.system()} {platform.release().partition('-')[0]}"
+    return f"{cores} cores, {kernel}, CPython {platform.python_version()}"
 
 
 def _options(arguments: Sequence[str] | None, parts: Sequence[Part], part: str) -> argparse.Namespace:
@@ -95,7 +96,7 @@ def _prepare(run: Run, parts: Sequence[Part], given: argparse.Namespace) -> None
         ensure(dict.fromkeys(needed), may_install=may_install() and not given.no_install, say=say)
     )
     peers, missing = install_peers(say)
-    run.peers += tuple(peers)
+    run.peers += (*peers, *versions(needed))
     run.missing += tuple(missing)
 
 

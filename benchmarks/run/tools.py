@@ -7,6 +7,7 @@ would install it is said, and every subject that needs it is reported as missing
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -70,6 +71,14 @@ TOOLS: Final[Mapping[str, Tool]] = {
 }
 
 
+_SAYS_VERSION: Final[Mapping[str, tuple[str, ...]]] = {
+    "wrk": ("-v",),
+    "nginx": ("-v",),
+    "openssl": ("version",),
+    "redis-server": ("--version",),
+}
+
+
 def _run(words: list[str]) -> str:
     """Run a command to its end: "" or why it failed."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -111,6 +120,19 @@ def ensure(
         f"{tool.name} is not installed, so {tool.why} is not measured: apt-get install {' '.join(tool.packages)}"
         for tool in missing
     ]
+
+
+def versions(names: Iterable[str]) -> list[str]:
+    """Of those that are there and say it: "wrk 4.1.0"."""
+    found = []
+    for name in dict.fromkeys(names):
+        words = _SAYS_VERSION.get(name, ())
+        path = program(name)
+        if words and path:
+            done = subprocess.run([path, *words], check=False, capture_output=True, text=True, timeout=10)
+            if number := re.search(r"\d+(\.\d+)+", done.stdout + done.stderr):
+                found.append(f"{name} {number[0]}")
+    return found
 
 
 def may_install() -> bool:
