@@ -8,7 +8,8 @@
 
 Peers are measured in the same run, in turns, in an environment of their own (build/peers-X.Y, made at the first run). What is
 missing of wrk, Go, nginx, openssl, libuv and redis-server is installed with apt-get if we are root, else named; whoever needs it is
-reported as not measured. The exit status is 0 if all was done, whatever the goals say; --strict makes it 1 if one was missed.
+reported as not measured. The exit status is 0 if all was done, whatever the goals say, and 1 if it was interrupted; --strict makes it 1
+if a goal was missed, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -104,6 +106,9 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
     """The command, for all parts or for one. Exit status 2 for wrong words."""
     parts = [each for each in PARTS if part in (ALL, each.name)]
     given = _options(arguments, parts, part)
+    # What was started is ended, and what was measured is told, on TERM as on Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     wish = _wish(given)
     run = Run(
         f"{datetime.now(UTC):%Y-%m-%d}",
@@ -118,7 +123,7 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
     for line in (*run.missing, *(f"left out: {each}" for each in run.left_out)):
         print(line)
     steps = [step for each in parts for step in each.steps(given.chosen[each.name], wish)]
-    known = len(run.missing)
+    known, is_interrupted = len(run.missing), False
     with Watch(steps, display()) as watch, tempfile.TemporaryDirectory(prefix="prefork-bench-") as directory:
         watch.say(f"about {clock(watch.estimate.left_s)} (m:ss) on a machine with nothing else to do")
         # nginx's workers are another user when its master is root.
@@ -127,12 +132,13 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
             for each in parts:
                 each.measure(given.chosen[each.name], wish, watch, run, Path(directory))
         except KeyboardInterrupt:
+            is_interrupted = True
             run.left_out += ("what comes after the interruption",)
             watch.say("interrupted: what was measured until now follows")
     for line in run.missing[known:]:
         print(line)
     _report(run, given)
-    return int(given.strict and any(each.holds is False for each in run.verdicts))
+    return int(is_interrupted or (given.strict and any(each.holds is False for each in run.verdicts)))
 
 
 def _report(run: Run, given: argparse.Namespace) -> None:
