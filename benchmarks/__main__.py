@@ -20,14 +20,16 @@ import platform
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from benchmarks.http.part import Http
 from benchmarks.run.choosing import ALL, UnknownScenarioError, chosen_scenarios, effort, left_out
-from benchmarks.run.figures import Run
+from benchmarks.run.figures import Run, Verdict
 from benchmarks.run.part import Part, Wish
 from benchmarks.run.peers import install_peers
 from benchmarks.run.places import BUILD
@@ -92,7 +94,7 @@ def _wish(given: argparse.Namespace) -> Wish:
 
 def _prepare(run: Run, parts: Sequence[Part], given: argparse.Namespace) -> None:
     """Peers and programs; what is missing of them."""
-    say = print
+    say = partial(print, flush=True)
     needed = [name for part in parts for name in part.needs(given.chosen[part.name])]
     run.missing += tuple(
         ensure(dict.fromkeys(needed), may_install=may_install() and not given.no_install, say=say)
@@ -100,6 +102,8 @@ def _prepare(run: Run, parts: Sequence[Part], given: argparse.Namespace) -> None
     peers, missing = install_peers(say)
     run.peers += (*peers, *versions(needed))
     run.missing += tuple(missing)
+    for part in parts:
+        part.prepare(given.chosen[part.name], run)
 
 
 def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
@@ -123,22 +127,33 @@ def main(arguments: Sequence[str] | None = None, *, part: str = ALL) -> int:
     for line in (*run.missing, *(f"left out: {each}" for each in run.left_out)):
         print(line)
     steps = [step for each in parts for step in each.steps(given.chosen[each.name], wish)]
-    known, is_interrupted = len(run.missing), False
+    is_interrupted = False
     with Watch(steps, display()) as watch, tempfile.TemporaryDirectory(prefix="prefork-bench-") as directory:
         watch.say(f"about {clock(watch.estimate.left_s)} (m:ss) on a machine with nothing else to do")
         # nginx's workers are another user when its master is root.
         Path(directory).chmod(0o755)
         try:
             for each in parts:
-                each.measure(given.chosen[each.name], wish, watch, run, Path(directory))
+                for scenario in given.chosen[each.name]:
+                    measure(each, scenario, wish, watch, run, directory=Path(directory))
         except KeyboardInterrupt:
             is_interrupted = True
             run.left_out += ("what comes after the interruption",)
             watch.say("interrupted: what was measured until now follows")
-    for line in run.missing[known:]:
-        print(line)
     _report(run, given)
     return int(is_interrupted or (given.strict and any(each.holds is False for each in run.verdicts)))
+
+
+def measure(part: Part, scenario: str, wish: Wish, watch: Watch, run: Run, *, directory: Path) -> None:
+    """One scenario; one that breaks is told, counts as missed, and does not take an hour of others along."""
+    try:
+        part.measure(scenario, wish, watch, run, directory)
+    except Exception as error:
+        watch.say(traceback.format_exc())
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        run.verdicts.append(Verdict(part.name, scenario, "broke", "to be measured", holds=False, note=why))
+    finally:
+        watch.close(part.name, scenario)
 
 
 def _report(run: Run, given: argparse.Namespace) -> None:

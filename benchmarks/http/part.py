@@ -53,22 +53,22 @@ class Http:
                 found += measuring.steps(name, _narrowed(name, wish), effort)
         return found
 
-    def measure(self, scenarios: Sequence[str], wish: Wish, watch: Watch, run: Run, directory: Path) -> None:
-        effort = _effort(wish, directory)
+    def prepare(self, scenarios: Sequence[str], run: Run) -> None:
         if scenarios:
             try:
                 run.peers += (build_go(),)
             except NotBuiltError as error:
                 run.missing += (str(error),)
-        for name in scenarios:
-            if name == memory.NAME:
-                measured, verdicts = memory.measure(effort, watch, wish.is_wanted)
-            else:
-                found, verdicts = measuring.measure(name, _narrowed(name, wish), effort, watch)
-                measured = [figure for each in found for figure in each.figures()]
-            run.figures += measured
-            run.verdicts += verdicts
-            watch.close(PART, name)
+
+    def measure(self, scenario: str, wish: Wish, watch: Watch, run: Run, directory: Path) -> None:
+        effort = _effort(wish, directory)
+        if scenario == memory.NAME:
+            measured, verdicts = memory.measure(effort, watch, wish.is_wanted)
+        else:
+            found, verdicts = measuring.measure(scenario, _narrowed(scenario, wish), effort, watch)
+            measured = [figure for each in found for figure in each.figures()]
+        run.figures += measured
+        run.verdicts += verdicts
 
 
 def _effort(wish: Wish, directory: Path) -> Effort:

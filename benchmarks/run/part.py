@@ -43,5 +43,8 @@ class Part(Protocol):
     def steps(self, scenarios: Sequence[str], wish: Wish) -> list[Step]:
         """What `measure` will do, with its seconds on a quiet machine."""
 
-    def measure(self, scenarios: Sequence[str], wish: Wish, watch: Watch, run: Run, directory: Path) -> None:
-        """Do it, and add figures and verdicts to the run."""
+    def prepare(self, scenarios: Sequence[str], run: Run) -> None:
+        """What has to be built for them; what cannot be is added to what is missing."""
+
+    def measure(self, scenario: str, wish: Wish, watch: Watch, run: Run, directory: Path) -> None:
+        """Measure one, and add its figures and verdicts to the run. Raises nothing that a peer can cause."""

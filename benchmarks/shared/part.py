@@ -70,16 +70,17 @@ class Shared:
                 found.append(Step(PART, name, OURS, KILL_S * scale.kills))
         return found
 
-    def measure(self, scenarios: Sequence[str], wish: Wish, watch: Watch, run: Run, directory: Path) -> None:  # noqa: ARG002
-        for name in scenarios:
-            watch.say()
-            # In memory where there is such a place, as a fleet's own is.
-            with temporary_directory() as folder:
-                for each in SCENARIOS[name].measure(Bench(name, folder, _scale(wish), wish, watch)):
-                    run.figures.append(each)
-                    run.verdicts += figure_verdicts([each])
-                    watch.say(f"{each.what} | {each.who} | {each}")
-            watch.close(PART, name)
+    def prepare(self, scenarios: Sequence[str], run: Run) -> None:
+        pass
+
+    def measure(self, scenario: str, wish: Wish, watch: Watch, run: Run, directory: Path) -> None:  # noqa: ARG002
+        watch.say()
+        # In memory where there is such a place, as a fleet's own is.
+        with temporary_directory() as folder:
+            for each in SCENARIOS[scenario].measure(Bench(scenario, folder, _scale(wish), wish, watch)):
+                run.figures.append(each)
+                run.verdicts += figure_verdicts([each])
+                watch.say(f"{each.what} | {each.who} | {each}")
 
 
 def _scale(wish: Wish) -> Scale:

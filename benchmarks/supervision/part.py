@@ -56,23 +56,18 @@ class Supervision:
             )
         return found
 
-    def measure(self, scenarios: Sequence[str], wish: Wish, watch: Watch, run: Run, directory: Path) -> None:  # noqa: ARG002
-        for name in scenarios:
-            scenario = SCENARIOS[name]
-            figures = measured(
-                name,
-                scenario,
-                _subjects(scenario, wish),
-                _rounds(scenario, wish),
-                watch,
-                is_quick=wish.is_quick,
-            )
-            watch.say()
-            for each in figures:
-                watch.say(f"{each.what} | {each.who} | {each}")
-            run.figures += figures
-            run.verdicts += figure_verdicts(figures)
-            watch.close(PART, name)
+    def prepare(self, scenarios: Sequence[str], run: Run) -> None:
+        pass
+
+    def measure(self, scenario: str, wish: Wish, watch: Watch, run: Run, directory: Path) -> None:  # noqa: ARG002
+        asked = SCENARIOS[scenario]
+        subjects, rounds = _subjects(asked, wish), _rounds(asked, wish)
+        figures = measured(scenario, asked, subjects, rounds, watch, is_quick=wish.is_quick)
+        watch.say()
+        for each in figures:
+            watch.say(f"{each.what} | {each.who} | {each}")
+        run.figures += figures
+        run.verdicts += figure_verdicts(figures)
 
 
 def _subjects(scenario: Scenario, wish: Wish) -> list[Subject]:

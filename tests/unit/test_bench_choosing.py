@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import PARTS, main
+from benchmarks.__main__ import PARTS, main, measure
+from benchmarks.http.part import Http
 from benchmarks.http.scenarios import SCENARIOS as HTTP
 from benchmarks.http.scenarios import narrowed
 from benchmarks.run.choosing import UnknownScenarioError, chosen_scenarios, effort, left_out
+from benchmarks.run.figures import Run
 from benchmarks.run.part import Wish
 from benchmarks.run.steps import Step
 from benchmarks.run.tools import TOOLS, Tool, ensure
@@ -103,6 +106,23 @@ def test_wrong_words_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> No
         main(["--only", "helo"])
     assert ended.value.code == 2
     assert "there is no 'helo'; there are http: " in capsys.readouterr().err
+
+
+def test_a_scenario_that_breaks_takes_no_other_along() -> None:
+    """It is told, its goal is missed, and its steps are no longer waited for."""
+
+    class Broken(Http):
+        def measure(self, scenario: str, *_: object) -> None:
+            raise OSError(f"no {scenario}\nat all")
+
+    run, said = Run(), list[str]()
+    with Watch(Broken().steps(["tls"], QUICK), Lines(write=said.append)) as watch:
+        measure(Broken(), "tls", QUICK, watch, run, directory=Path())
+        assert watch.estimate.left_s == 0
+    assert [(each.part, each.what, each.holds, each.note) for each in run.verdicts] == [
+        ("http", "tls", False, "OSError: no tls")
+    ]
+    assert "OSError: no tls" in said[0]
 
 
 # -- tools ------------------------------------------------------------------------------------------------
