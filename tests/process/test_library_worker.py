@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 
 import pytest
 
@@ -284,3 +284,28 @@ def test_a_worker_leaves_with_the_daemons_that_it_has_forked(python_script: Scri
         assert fleet.stop() == 0
         fleet.wait_for(rf"worker 0 .pid {worker}\b.*exit status 0", since=0)
         fleet.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGHUP, SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_to_the_group_while_a_zygote_is_made_ends_nobody(
+    python_script: Script, number: Signals
+) -> None:
+    """It is the master's, and the zygote has no handler of its own yet: no traceback of an interrupt, no failed start."""
+    source = """
+        import signal
+        from prefork import Prefork
+        from story import *
+
+        class Interruption:  # comes when the zygote, just forked, imports what it is to be
+            def find_spec(self, name, path=None, target=None):
+                if name == "prefork.worker.zygote":
+                    os.kill(os.getpid(), int(sys.argv[2]))
+
+        sys.meta_path.insert(0, Interruption())
+        Prefork(serve_func=serve, workers=1, start_method="fork").listen_and_serve(ANY_PORT)
+    """
+    with run(python_script(source), "fork", str(int(number))) as fleet:
+        ready_workers(fleet, 1)
+        assert fleet.stop() == 0
+        assert "Traceback" not in fleet.output
+        assert "killed by" not in fleet.output

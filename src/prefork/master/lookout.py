@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefork import system
 from prefork.errors import ConfigError
 from prefork.identity import MARKER
 from prefork.master import commands as c
@@ -98,7 +99,10 @@ class Lookout:
         command = [*prefix, sys.executable, "-P", "-c", _PROGRAM, words, json.dumps(sys.path)]
         environ = {name: value for name, value in os.environ.items() if name != MARKER}
         try:
-            self._popen = subprocess.Popen(command, env=environ, pass_fds=[write], stdin=subprocess.DEVNULL)
+            with system.signals_held():
+                self._popen = subprocess.Popen(
+                    command, env=environ, pass_fds=[write], stdin=subprocess.DEVNULL
+                )
         except BaseException:
             os.close(read)
             raise

@@ -33,7 +33,6 @@ def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
     `blocked` stay pending until `pthread_sigmask` lets them in: what is sent before there is a handler is not lost.
     """
     signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     for name in _DEFAULT:
         signal.signal(signal.Signals[name], signal.SIG_DFL)
     signal.signal(
@@ -48,6 +47,7 @@ def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
         faulthandler.enable(all_threads=True)
         if system.STACKS_SIGNAL is not None:
             faulthandler.register(system.STACKS_SIGNAL, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # behind the handlers: what has waited is for them
 
 
 Handler = Callable[[int, FrameType | None], object]
