@@ -91,7 +91,7 @@ def assemble(
         desk,
         attendant,
         lookout,
-        Slots(listeners, scribe),
+        Slots(listeners, scoreboard, scribe),
         Succession(
             household, upgrade, notifier, scribe, pidfile=premises.pidfile, controls=premises.controls
         ),

@@ -1,4 +1,4 @@
-"""Which slots new connections go to, and which slots there are: the plan's wishes, told to the kernel (reuseport)."""
+"""Where new connections go: which slots get them and which slots there are (reuseport), and at the end nowhere any more."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from prefork.master import commands as c
 from prefork.master.deeds import Deeds
 from prefork.master.scribe import Scribe
 from prefork.net.listeners import ListenerSet
+from prefork.scoreboard import Scoreboard
 
 
 class Slots:
     """One for each master, used by its loop only."""
 
-    def __init__(self, listeners: ListenerSet, scribe: Scribe) -> None:
+    def __init__(self, listeners: ListenerSet, scoreboard: Scoreboard | None, scribe: Scribe) -> None:
         self._listeners = listeners
+        self._scoreboard = scoreboard
         self._scribe = scribe
 
     def deeds(self) -> Deeds:
-        return {c.Steer: self._steer, c.CloseSlot: self._close}
+        return {c.Steer: self._steer, c.CloseSlot: self._close, c.CallLast: self._call_last}
 
     def _steer(self, command: c.Steer) -> None:
         try:
@@ -30,3 +32,10 @@ class Slots:
                 self._listeners.close_slot(command.slot)
             except OSError as error:
                 self._scribe.warn(f"the kernel's own choice of sockets is not back: {error}")
+
+    def _call_last(self, _command: c.CallLast) -> None:
+        # In this order: nobody is told to drain before the page says what that means, and whoever comes once the last
+        # worker has emptied the queues and closed them is refused at once.
+        if self._scoreboard is not None:
+            self._scoreboard.call_last()
+        self._listeners.close()
