@@ -309,7 +309,7 @@ class Fleet:
         if bounds is None or self.stopping is not None or self.resting:
             return False
         is_awake = any(x.beat_s is not None and x.phase in WATCHED for x in self.children.values())
-        return is_awake or self.wanted > bounds.least
+        return is_awake or (bool(self.children) and self.wanted > bounds.least)
 
     def look_due_s(self) -> float | None:
         """When the workers are to be looked at next; None while all are at rest."""
