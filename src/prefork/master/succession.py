@@ -6,7 +6,8 @@ ready; before that a failed upgrade has touched nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from prefork.errors import PreforkError
 from prefork.master import commands as c
@@ -72,11 +73,14 @@ class Succession:
             self._upgrade.say_ready()
 
     def _take_names(self) -> None:
-        """What a master is found by is ours from now on: the old one leaves it to us."""
+        """What a master is found by is ours from now on: the old one leaves it to us. What cannot be had spoils no other."""
+        if self._pidfile is not None:
+            self._try(self._pidfile.write)
+        if self._controls is not None:
+            self._try(partial(self._controls.open, takes_over=True))
+
+    def _try(self, take: Callable[[], object]) -> None:
         try:
-            if self._pidfile is not None:
-                self._pidfile.write()
-            if self._controls is not None:
-                self._controls.open(takes_over=True)
+            take()
         except (OSError, PreforkError) as error:
             self._scribe.warn(str(error))
