@@ -27,7 +27,8 @@ from typing import Any, get_args
 
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 65536
-_MAX_FDS = 64
+MOST_FDS = 253
+"""Descriptors that one message may carry: SCM_MAX_FD of the Linux kernel (unix(7))."""
 DETAILS_BYTES = 32 * 1024
 """A traceback is cut to this before it is sent, so that a message always fits the socket's buffer."""
 
@@ -226,7 +227,7 @@ class Channel:
             return []
         with contextlib.suppress(BlockingIOError, InterruptedError):
             try:
-                data, fds, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, _MAX_FDS)
+                data, fds, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, MOST_FDS)
             except ConnectionResetError:  # it left with our messages unread: gone all the same
                 data, fds, flags = b"", [], 0
             for fd in fds:

@@ -15,6 +15,7 @@ import pytest
 
 from prefork import channel as channels
 from prefork.channel import (
+    MOST_FDS,
     Awake,
     BeAdmin,
     BeZygote,
@@ -191,6 +192,15 @@ class TestDescriptors:
         assert all(is_same_file(fd, own) for fd, own in zip(got, (first, second, third), strict=True))
         for fd in got:
             os.close(fd)
+
+    def test_as_many_as_the_kernel_carries_come_at_once(self, ends: Ends, pipe: Callable[[], int]) -> None:
+        """A fleet may serve that many addresses."""
+        ours, theirs = ends
+        Channel(theirs).send(Start(1, 0, 1), [pipe()] * MOST_FDS)
+        [(_, fds)] = ours.receive()
+        for fd in fds:
+            os.close(fd)
+        assert len(fds) == MOST_FDS
 
     def test_they_wait_for_the_rest_of_their_message(self, ends: Ends, pipe: Callable[[], int]) -> None:
         """They travel with its first byte, and are given out with its last."""

@@ -9,8 +9,9 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from prefork.channel import BeAdmin
+from prefork.channel import MOST_FDS, BeAdmin
 from prefork.errors import ConfigError
 from prefork.master.attendant import Attendance, attend
 from prefork.master.controls import Controls
@@ -20,6 +21,9 @@ from prefork.net.address import Address
 from prefork.net.listeners import ListenerSet, UnixOptions
 from prefork.net.runfolder import new_path
 from prefork.options import FleetOptions
+
+MOST_ADDRESSES: Final = MOST_FDS - 1
+"""A worker gets its listeners, and the scoreboard, with one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,11 @@ def open_premises(
 
     With an old master before us nothing that bears a name is touched before we are ready (`succession`).
     """
+    if len(addresses) > MOST_ADDRESSES:
+        raise ConfigError(
+            f"{len(addresses)} addresses are more than a worker can be given, which is {MOST_ADDRESSES}: "
+            "serve them by several masters"
+        )
     is_late = inheritance.ready_fd >= 0
     pidfile = None if options.pidfile is None else Pidfile(options.pidfile)
     with contextlib.ExitStack() as held:
