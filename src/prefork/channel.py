@@ -32,6 +32,9 @@ MOST_FDS = 253
 DETAILS_BYTES = 32 * 1024
 """A traceback is cut to this before it is sent, so that a message always fits the socket's buffer."""
 
+MOST_BYTES = 1024 * 1024
+"""No message of ours has so many. A longer one is text that somebody has written there, its first letters read as a length."""
+
 
 @dataclass(frozen=True, slots=True)
 class BeZygote:
@@ -248,6 +251,8 @@ class Channel:
         found: list[tuple[Message, tuple[int, ...]]] = []
         while len(self._buffer) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+            if end > MOST_BYTES:
+                raise ValueError(f"a message of {end} bytes")
             if len(self._buffer) < end:
                 break
             name, fields, count = json.loads(self._buffer[_LENGTH.size : end])
@@ -270,9 +275,11 @@ class Channel:
             self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close this end; the other side reads end-of-file."""
+        """Close this end, and descriptors of messages that never came; the other side reads end-of-file."""
         self.is_closed = True
         self._sock.close()
+        while self._fds:
+            os.close(self._fds.popleft())
 
 
 def _decode(name: str, fields: dict[str, Any]) -> Message:

@@ -306,6 +306,21 @@ class TestTheEnd:
         assert ours.receive() == []
         assert ours.is_closed
 
+    @pytest.mark.parametrize("text", [b"Hello, world!\n", b"\0\0\0\5hello", b"\0\0\0\2{}"])
+    def test_what_is_no_message_of_ours_is_heard_no_more(self, ends: Ends, text: bytes) -> None:
+        """A program writes on a descriptor that it knows nothing of: its letters are no length to wait for."""
+        ours, theirs = ends
+        theirs.sendall(text)
+        assert ours.receive() == []
+        assert ours.is_closed
+
+    def test_descriptors_of_half_a_message_are_not_kept(self, ends: Ends, pipe: Callable[[], int]) -> None:
+        """They came with its first bytes; the channel is closed, and they with it."""
+        ours, theirs = ends
+        socket.send_fds(theirs, [wire(Fork(2))[:-1]], [pipe()])
+        assert ours.receive() == []
+        ours.close()  # the fixture sees what is left open
+
     def test_nobody_is_there_to_hear(self, ends: Ends) -> None:
         """BrokenPipeError: an OSError, which every sender expects."""
         ours, theirs = ends
