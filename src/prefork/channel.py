@@ -212,6 +212,12 @@ class Channel:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(within_ms))
 
+    def is_cut(self) -> bool:
+        """Whether the other side is gone altogether, whatever it has said before. Reads nothing; never blocks."""
+        poll = select.poll()
+        poll.register(self._sock, 0)  # hang-up is always told
+        return bool(poll.poll(0))
+
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message. Raises OSError: BrokenPipeError (other side gone), BlockingIOError (it reads nothing)."""
         body = json.dumps([type(message).__name__, asdict(message), len(fds)]).encode()

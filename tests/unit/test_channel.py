@@ -351,6 +351,17 @@ class TestTheEnd:
         theirs.close()
         ours.finish()
 
+    def test_it_is_cut_when_the_other_side_is_gone(self, ends: Ends) -> None:
+        """Not when that one says no more; and what it has said before is still there."""
+        ours, theirs = ends
+        other = Channel(theirs)
+        other.send(Ready())
+        other.finish()
+        assert not ours.is_cut()
+        other.close()
+        assert ours.is_cut()
+        assert ours.receive() == [(Ready(), ())]
+
     def test_a_closed_end_says_and_hears_nothing(self, ends: Ends) -> None:
         """Nor is it an error to ask."""
         ours, _ = ends
