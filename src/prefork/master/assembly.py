@@ -63,14 +63,7 @@ def assemble(
         held.callback(lookout.close)
         attendant = Attendant(household, controls, attendance)
         held.callback(attendant.close)
-        upgrade = Upgrade(
-            listeners,
-            notifier,
-            premises.predecessor_fd,
-            means.started_in,
-            controls.path if controls is not None else "",
-            admin=attendance.listeners if attendance is not None else None,
-        )
+        upgrade = _upgrade(premises, notifier, means.started_in)
         held.callback(upgrade.close)
         desk = Desk(
             controls, household, scoreboard, means.describe, means.set_log_level, queued=listeners.waiting
@@ -92,10 +85,21 @@ def assemble(
         attendant,
         lookout,
         Slots(listeners, scoreboard, scribe),
-        Succession(
-            household, upgrade, notifier, scribe, pidfile=premises.pidfile, controls=premises.controls
-        ),
+        Succession(household, upgrade, notifier, scribe, pidfile=premises.pidfile, controls=controls),
         Watcher(household, scoreboard, listeners, system.Meter(), gauge, helpers=lambda: attendant.pids),
     )
-    deeds = [part.deeds() for part in parts]
-    return Shell(household, inbox, notifier, deeds, look_after=look_after, let_go=let_go)
+    return Shell(
+        household, inbox, notifier, [part.deeds() for part in parts], look_after=look_after, let_go=let_go
+    )
+
+
+def _upgrade(premises: Premises, notifier: Notifier, folder: str | None) -> Upgrade:
+    controls, attendance = premises.controls, premises.attendance
+    return Upgrade(
+        premises.listeners,
+        notifier,
+        premises.predecessor_fd,
+        folder,
+        controls.path if controls is not None else "",
+        admin=attendance.listeners if attendance is not None else None,
+    )
