@@ -1,0 +1,40 @@
+"""Links that lead out of docs/: to a file of the repository, or to a folder of it.
+
+On a page of the repository they work as they are. On the site a file goes along with it, as something to look at; a folder
+stays a name. Either has to be there, or the build fails.
+"""
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+ROOT = Path(__file__).resolve().parents[2]
+_FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
+_LINK = re.compile(r"\[([^\[\]]+)\]\(\.\./([^)#\s]*)(?:#[^)\s]*)?\)")
+logger = logging.getLogger(__name__)
+
+
+def rewrite(_app, docname, source):
+    lines, fence = [], ""
+    for line in source[0].split("\n"):
+        found = _FENCE.match(line)
+        if found and (not fence or found[1].startswith(fence)):
+            fence = "" if fence else found[1]
+        lines.append(line if fence else _LINK.sub(lambda link: _rewritten(docname, link), line))
+    source[0] = "\n".join(lines)
+
+
+def _rewritten(docname, link):
+    text, path = link[1], ROOT / link[2]
+    if not path.exists():
+        logger.warning("link to %s, which is not there", link[2], location=docname)
+    if path.is_dir() or not path.exists():
+        return text if text.strip("`").rstrip("/") == link[2].rstrip("/") else f"{text} (`{link[2]}`)"
+    return f"[{text}](path:../{link[2]})"
+
+
+def setup(app: Sphinx):
+    app.connect("source-read", rewrite, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
