@@ -42,7 +42,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_last_updated_fmt = None
 pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_dark_style = "github-dark"
 html_theme_options = {
     "navigation_with_keys": True,
     "light_css_variables": {"color-brand-primary": "#0b6e4f", "color-brand-content": "#0b6e4f"},

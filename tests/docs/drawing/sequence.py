@@ -7,6 +7,8 @@ worker's line is thick while it accepts connections.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from signal import Signals
+from textwrap import wrap
 from typing import Any
 
 from prefork.master import commands as c
@@ -17,6 +19,8 @@ from tests.docs.drawing.stories import Step, Story
 from tests.docs.drawing.svg import Picture
 
 LANE, ROW, TOP, MARGIN = 114, 25, 48, 56
+PAGE = 736  # what a page of the site is wide; more lanes than fit stand closer together
+LINE = 76  # characters of a log line; what is longer goes on below
 SIGNALS = {
     e.ReloadAsked: "HUP",
     e.UpgradeAsked: "USR2",
@@ -27,6 +31,7 @@ NUDGES = {
     Nudge.DUMP_STACKS: "ABRT: stacks",
     Nudge.KILL: "KILL",
 }
+INDENT = "\N{NO-BREAK SPACE}" * 4
 YOU, MASTER, SUCCESSOR = "you", "master", "new master"
 
 
@@ -74,7 +79,7 @@ class Sheet:
 
     def remark(self, text: str, kind: str = "faint") -> None:
         """The master says something, or does it by itself."""
-        self.rows.append(Row(MASTER, text, None, kind))
+        self.rows += [Row(MASTER, line, None, kind) for line in wrap(text, LINE, subsequent_indent=INDENT)]
 
 
 def draw(story: Story) -> str:
@@ -119,7 +124,7 @@ def _fact(sheet: Sheet, step: Step) -> None:
         case e.ZygoteFailed(generation, failure):
             sheet.fact(f"zygote {generation}", failure.summary)
         case e.ZygoteExited(generation, status):
-            sheet.fact(f"zygote {generation}", f"gone: {status}")
+            sheet.fact(f"zygote {generation}", _end(status))
             sheet.lanes[f"zygote {generation}"].ends = len(sheet.rows)
         case e.ChildSpawned(serial, pid):
             child = step.after.children[serial]
@@ -134,7 +139,7 @@ def _fact(sheet: Sheet, step: Step) -> None:
         case e.StacksSeen(_, serial, text):
             sheet.fact(_worker(step, serial), text)
         case e.ChildExited(serial, status):
-            sheet.fact(_worker(step, serial), f"gone: {status}")
+            sheet.fact(_worker(step, serial), _end(status))
             sheet.lanes[f"worker {serial}"].ends = len(sheet.rows)
         case e.DeadlinePassed() if step.at_s:
             sheet.remark(f"{step.at_s:.2f} s have passed")
@@ -174,6 +179,11 @@ def _order(sheet: Sheet, step: Step, command: Any) -> None:
             pass  # for the service manager alone
 
 
+def _end(status: e.ExitStatus) -> str:
+    """As short as there is room for."""
+    return f"exit {status.code}" if status.signal is None else f"ended by {Signals(status.signal).name[3:]}"
+
+
 def _who_serves(sheet: Sheet, step: Step) -> None:
     if isinstance(step.event, e.ChildReady):
         sheet.lanes[f"worker {step.event.child}"].serves = len(sheet.rows)
@@ -191,10 +201,11 @@ def _who_stops(sheet: Sheet, step: Step) -> None:
 def _picture(story: Story, sheet: Sheet) -> str:
     words = "; ".join(f"{row.start}{f' to {row.end}' if row.end else ''}: {row.text}" for row in sheet.rows)
     picture = Picture(story.title, words)
-    at = {key: MARGIN + index * LANE for index, key in enumerate(sheet.lanes)}
+    lane = min(LANE, (PAGE - 2 * MARGIN) / (len(sheet.lanes) - 1))
+    at = {key: MARGIN + index * lane for index, key in enumerate(sheet.lanes)}
     bottom = TOP + len(sheet.rows) * ROW + 14
-    for key, lane in sheet.lanes.items():
-        _line_of_life(picture, at[key], lane, bottom)
+    for key in sheet.lanes:
+        _line_of_life(picture, at[key], sheet.lanes[key], bottom)
     width: float = max(at.values()) + MARGIN
     for index, row in enumerate(sheet.rows):
         y = TOP + index * ROW + ROW
