@@ -143,8 +143,10 @@ def _fact(sheet: Sheet, step: Step) -> None:
             sheet.lanes[f"worker {serial}"].ends = len(sheet.rows)
         case e.DeadlinePassed() if step.at_s:
             sheet.remark(f"{step.at_s:.2f} s have passed")
+        case e.Started() | e.DeadlinePassed() | e.PulsesSeen():
+            pass  # its orders say it
         case _:
-            pass
+            raise ValueError(f"say here how to draw {event}")
 
 
 def _order(sheet: Sheet, step: Step, command: Any) -> None:
@@ -162,6 +164,8 @@ def _order(sheet: Sheet, step: Step, command: Any) -> None:
             sheet.order(_worker(step, serial), "where do you stand?")
         case c.LookAtPulses():
             sheet.remark("looks at the scoreboard")
+        case c.CallLast():
+            sheet.remark("a last call: closes its sockets")
         case c.StartUpgrade():
             sheet.order(sheet.lane(SUCCESSOR, "new master"), "start, with the sockets")
         case c.CallSpawnHook(pid):
@@ -175,8 +179,10 @@ def _order(sheet: Sheet, step: Step, command: Any) -> None:
         case c.Finish():
             sheet.remark("the end: exit status 0")
             sheet.lanes[MASTER].ends = len(sheet.rows)
-        case _:
+        case c.Announce():
             pass  # for the service manager alone
+        case _:
+            raise ValueError(f"say here how to draw {command}")
 
 
 def _end(status: e.ExitStatus) -> str:

@@ -22,6 +22,7 @@ WORDS: dict[type, str] = {
     c.StartZygote: "a zygote is started",
     c.ReopenLogs: "logs are opened again, in workers too",
     c.StartUpgrade: "a new master is started",
+    c.CallLast: "a last call",
     c.RetireZygote: "the zygote may leave",
 }
 
