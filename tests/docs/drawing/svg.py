@@ -74,6 +74,7 @@ class Picture:
         """The file."""
         paper = f'<rect width="{width:g}" height="{height:g}" fill="var(--paper)"/>'
         size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
+        size += f' style="min-width:min(40rem,{width:g}px)"'  # below that, a phone scrolls it
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" class="drawn" role="img" {size}>',
