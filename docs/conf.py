@@ -21,7 +21,7 @@ extensions = ["myst_parser", "navigation", "outside", "drawings"]
 exclude_patterns = ["_site"]
 templates_path = []
 myst_enable_extensions = ["html_image"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 nitpicky = True
 
 NAVIGATION = {

@@ -7,23 +7,20 @@ stays a name. Either has to be there, or the build fails.
 import re
 from pathlib import Path
 
+from lines import lines_of
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[2]
-_FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 _LINK = re.compile(r"\[([^\[\]]+)\]\(\.\./([^)#\s]*)(?:#[^)\s]*)?\)")
 logger = logging.getLogger(__name__)
 
 
 def rewrite(_app, docname, source):
-    lines, fence = [], ""
-    for line in source[0].split("\n"):
-        found = _FENCE.match(line)
-        if found and (not fence or found[1].startswith(fence)):
-            fence = "" if fence else found[1]
-        lines.append(line if fence else _LINK.sub(lambda link: _rewritten(docname, link), line))
-    source[0] = "\n".join(lines)
+    source[0] = "\n".join(
+        line if is_code else _LINK.sub(lambda link: _rewritten(docname, link), line)
+        for line, is_code in lines_of(source[0])
+    )
 
 
 def _rewritten(docname, link):
