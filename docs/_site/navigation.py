@@ -16,14 +16,12 @@ def add_navigation(app, docname, source):
 
 
 def with_one_title(page):
-    titles = [line for line, is_code in lines_of(page) if line.startswith("# ") and not is_code]
-    if len(titles) < 2:
-        return page
-    title = titles[0]
-    return "\n".join(
-        f"#{line}" if line.startswith("#") and not is_code and line != title else line
-        for line, is_code in lines_of(page)
-    )
+    lines, titles = [], 0
+    for line, is_code in lines_of(page):
+        titles += line.startswith("# ") and not is_code
+        is_lower = titles > 1 and line.startswith("#") and not is_code
+        lines.append(f"#{line}" if is_lower else line)
+    return "\n".join(lines)
 
 
 def setup(app: Sphinx):
