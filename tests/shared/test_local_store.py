@@ -213,7 +213,7 @@ def damaged_in_another_process(folder: Path, damage: Callable[[Path], None]) -> 
     )
     for code, after in ((fill, damage), (use, None)):
         ended = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False
         )
         if after is not None:
             assert ended.returncode == 0, ended.stderr
