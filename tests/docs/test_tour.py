@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,18 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.docs.test_snippets import ROOT, Snippet, find_snippets
-from tests.process.harness import Fleet
+from tests.process.harness import Fleet, free_port
 
 TOUR = find_snippets(ROOT / "docs" / "tour.md")
-STEP_LIMIT_S = 30.0
+STEP_LIMIT_S = 60.0
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Walk:

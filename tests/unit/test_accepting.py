@@ -26,7 +26,7 @@ from prefork.scoreboard import NOT_ACCEPTING, Entry, Scoreboard
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 on_both_loops = pytest.mark.parametrize("loop", LOOPS)
-LIMIT_S = 10.0
+LIMIT_S = 45.0
 
 
 def run(loop: str, story: Callable[[], Awaitable[None]]) -> None:

@@ -104,23 +104,23 @@ class TestFamilies:
     def test_tcp_takes_both_families(self, opened: Open) -> None:
         """Under network tcp, ":0" is one socket that IPv4 and IPv6 clients both reach."""
         port = opened(":0", network="tcp").addresses[0].port
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
-        socket.create_connection(("::1", port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", port), timeout=45).close()
+        socket.create_connection(("::1", port), timeout=45).close()
 
     @pytest.mark.parametrize("reuseport", [False, True])
     def test_tcp6_takes_ipv6_alone(self, opened: Open, reuseport: bool) -> None:  # noqa: FBT001
         """Under network tcp6, ":0" refuses IPv4, and leaves the port free for a tcp4 listener."""
         port = opened(":0", network="tcp6", reuseport=reuseport).addresses[0].port
-        socket.create_connection(("::1", port), timeout=10).close()
+        socket.create_connection(("::1", port), timeout=45).close()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=10)
+            socket.create_connection(("127.0.0.1", port), timeout=45)
         opened(f":{port}", network="tcp4", reuseport=reuseport)
 
     def test_tcp4_does_not_take_ipv6(self, opened: Open) -> None:
         """The default network is IPv4 only."""
         port = opened(":0").addresses[0].port
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("::1", port), timeout=10)
+            socket.create_connection(("::1", port), timeout=45)
 
 
 @pytest.mark.parametrize("trouble", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
