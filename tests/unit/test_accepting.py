@@ -236,8 +236,11 @@ def test_who_has_no_more_than_the_others_does_not_wait(loop: str, board: tuple[E
 
 
 @on_both_loops
-def test_a_freer_sibling_goes_first(loop: str, board: tuple[Entry, Entry]) -> None:
+def test_a_freer_sibling_goes_first(
+    loop: str, board: tuple[Entry, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """We have one more, so the client waits; when the sibling has as many, it is ours."""
+    monkeypatch.setattr(accepting, "PATIENCE_S", 60.0)
     ours, theirs = board
     theirs.set_load(0)
 
