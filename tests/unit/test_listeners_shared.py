@@ -105,8 +105,8 @@ class TestFamilies:
     def test_tcp_takes_both_families(self, opened: Open) -> None:
         """Under network tcp, ":0" is one socket that IPv4 and IPv6 clients both reach."""
         port = opened(":0", network="tcp").addresses[0].port
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
-        socket.create_connection(("::1", port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", port), timeout=45).close()
+        socket.create_connection(("::1", port), timeout=45).close()
 
     @pytest.mark.parametrize("reuseport", [False, True])
     def test_tcp6_takes_ipv6_alone(self, opened: Open, reuseport: bool) -> None:  # noqa: FBT001
@@ -114,7 +114,7 @@ class TestFamilies:
 
         def leaves_ipv4_free() -> bool:
             port = opened(":0", network="tcp6", reuseport=reuseport).addresses[0].port
-            socket.create_connection(("::1", port), timeout=10).close()
+            socket.create_connection(("::1", port), timeout=45).close()
             if not _is_refused("127.0.0.1", port):
                 return False
             try:
@@ -137,7 +137,7 @@ def _any_time(holds: Callable[[], bool]) -> bool:
 
 def _is_refused(host: str, port: int) -> bool:
     try:
-        socket.create_connection((host, port), timeout=10).close()
+        socket.create_connection((host, port), timeout=45).close()
     except ConnectionRefusedError:
         return True
     return False
