@@ -141,6 +141,14 @@ class FleetOptions:
             "--hang-timeout",
         ),
     )
+    refuse_after_kills: int = field(
+        default=0,
+        metadata=about(
+            "Workers that a request may crash, or hang, in a row; then it is answered with 503 for an hour, or until a "
+            "reload; 0: any number. With prefork's own server.",
+            "--refuse-after-kills",
+        ),
+    )
     max_requests: int = field(
         default=0,
         metadata=about(
@@ -297,8 +305,9 @@ class FleetOptions:
         for name in ("boot_timeout_s", "max_age_s", "hang_timeout_s"):
             if not _is_number(getattr(self, name), least=0) or getattr(self, name) == 0:
                 raise ConfigError(f"{name} must be more than 0 seconds, not {getattr(self, name)!r}")
-        if not _is_whole(self.max_requests) or self.max_requests < 0:
-            raise ConfigError(f"max_requests must be a whole number from 0, not {self.max_requests!r}")
+        for name in ("max_requests", "refuse_after_kills"):
+            if not _is_whole(getattr(self, name)) or getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be a whole number from 0, not {getattr(self, name)!r}")
         if not _is_number(self.recycle_jitter, least=0) or self.recycle_jitter > MOST_JITTER:
             raise ConfigError(
                 f"recycle_jitter must be a share from 0 to {MOST_JITTER}, not {self.recycle_jitter!r}"

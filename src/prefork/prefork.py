@@ -168,6 +168,10 @@ class Prefork(FleetOptions):
         self.check()
         served = Served(self.server, self.serve_func, self.serve_tls_func, self.serve_tls_embed_func)
         served.check(tls)
+        if self.refuse_after_kills and not getattr(self.server, "can_refuse", False):
+            raise ConfigError(
+                "refuse_after_kills needs prefork's own server, which tells what it runs: Prefork(Server(app))"
+            )
         if self.client_ca is not None and tls is None:
             raise ConfigError(
                 "client_ca asks clients for certificates over TLS: give a certificate and a key, too"
@@ -234,6 +238,14 @@ class Prefork(FleetOptions):
             raise ConfigError(
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
+        if self.refuse_after_kills > self.threshold():
+            logger.warning(
+                "more than %g crashes within %g s end the fleet, so %d in a row are hardly ever seen: raise the recover "
+                "threshold, or lower refuse_after_kills",
+                self.threshold(),
+                self.recover_window_s,
+                self.refuse_after_kills,
+            )
         lookout = self._lookout()
         inheritance = inherit(os.environ)
         count = self.worker_count()
@@ -281,7 +293,7 @@ class Prefork(FleetOptions):
                 logger=logger,
                 hooks=Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover),
                 means=means,
-                scoreboard=_scoreboard(logger),
+                scoreboard=_scoreboard(logger, records=self.refuse_after_kills > 0),
                 controls=controls,
                 gauge=Gauge(system.Meter(), self.max_memory_bytes, self._fleet_bytes()),
                 lookout=lookout,
@@ -421,6 +433,7 @@ class Prefork(FleetOptions):
             has_admin=bool(self.admin),
             hang_timeout_s=self.hang_timeout_s,
             bounds=self._bounds(),
+            refuse_after_kills=self.refuse_after_kills,
         )
         slots = listeners.slots_open
         return Fleet(
@@ -433,9 +446,9 @@ class Prefork(FleetOptions):
         )
 
 
-def _scoreboard(logger: Logger) -> Scoreboard | None:
+def _scoreboard(logger: Logger, *, records: bool) -> Scoreboard | None:
     try:
-        return Scoreboard.create(_MOST_PROCESSES)
+        return Scoreboard.create(_MOST_PROCESSES, records=records)
     except OSError as error:
         logger.warning("workers share connections out by chance, for want of a shared page: %s", error)
         return None

@@ -18,6 +18,7 @@ from prefork.master.fleet import Child, Fleet, Phase, Rules, Zygote, ZygotePhase
 from prefork.master.plan import EVENTS, decide
 from prefork.master.pulse import Pulse
 from prefork.master.shell import Hooks, Means, Shell
+from prefork.recorder import LastWords
 
 SAMPLES: dict[str, Any] = {
     "depth": 0,
@@ -36,6 +37,7 @@ SAMPLES: dict[str, Any] = {
     "delta": 1,
     "how": e.Stop.GRACEFUL,
     "status": e.ExitStatus(code=1),
+    "words": LastWords((b"GET /",)),
     "failure": e.BootFailure("a test"),
     "error": RuntimeError("a test"),
 }

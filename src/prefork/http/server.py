@@ -42,6 +42,7 @@ from prefork.http.options import HttpOptions
 from prefork.http.pages import Page
 from prefork.http.protocol import HttpProtocol
 from prefork.http.proxy_protocol import Preface
+from prefork.http.recording import record
 from prefork.http.request import NameCache
 from prefork.http.site import Site
 from prefork.http.tally import Tally
@@ -63,6 +64,8 @@ class HttpServer:
     """
 
     alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
+    can_refuse: ClassVar[bool] = True
+    """It tells what it runs, and refuses what has killed workers, where a master asks for it."""
 
     def __init__(
         self,
@@ -192,6 +195,8 @@ class HttpServer:
             pulse = getattr(first, "pulse", None)
             tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None), pulse)
             self._watch(engine, tally, entry, pulse)
+            if entry is not None and entry.recorder is not None:
+                record(engine, entry.recorder)
             acceptors = Acceptors(
                 connections,
                 self._factory(engine, connections),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from prefork.master import events as e
+from prefork.master.refusals import shown
 
 if TYPE_CHECKING:
     from prefork.master.fleet import Child, Fleet
@@ -30,7 +31,8 @@ class Happening:
     """From 1 on, without gaps."""
     at_s: float
     kind: str
-    """"start", "crash", "hung", "left", "recycle", "reload", "failed" (a reload), "scale", "rest", "upgrade", "admin", "stop"."""
+    """"start", "crash", "hung", "left", "recycle", "reload", "failed" (a reload), "refused" (a request), "scale", "rest",
+    "upgrade", "admin", "stop"."""
     text: str
 
 
@@ -83,6 +85,9 @@ def _happenings(before: Fleet, event: e.Event, after: Fleet) -> Iterator[tuple[s
             yield kind, text
     if isinstance(event, e.AdminExited) and before.stopping is None:
         yield "admin", f"the admin process ended: {event.status}"
+    for refusal in after.refusals.refused:
+        if refusal not in before.refusals.refused:
+            yield "refused", f"{shown(refusal.name)} is refused: it has killed {refusal.killed}"
     yield from _reload(before, after)
     for serial in after.children.keys() - before.children.keys():
         worn = before.children.get(after.children[serial].renews or 0)

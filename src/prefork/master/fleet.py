@@ -17,6 +17,7 @@ from enum import Enum
 from prefork import control
 from prefork.master.chronicle import Chronicle
 from prefork.master.events import BootFailure, Stop
+from prefork.master.refusals import Refusals
 from prefork.master.scaling import EVERY_S, Bounds, Trend
 
 
@@ -93,6 +94,8 @@ class Rules:
     """Silence after which the loop of a worker that is awake is taken to be blocked."""
     bounds: Bounds | None = None
     """How few and how many workers there may be; None: as many as are asked for."""
+    refuse_after_kills: int = 0
+    """Workers that a request may kill before it is refused; 0: any number."""
 
     @property
     def watches_memory(self) -> bool:
@@ -284,6 +287,7 @@ class Fleet:
     """What autoscaling remembers."""
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
+    refusals: Refusals = field(default_factory=Refusals)
     lookout: Lookout = field(default_factory=Lookout)
     finished: bool = False
 
@@ -369,6 +373,7 @@ class Fleet:
             times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
             times += [x.wears_at_s for x in self.children.values() if x.phase is Phase.READY and not x.worn]
             times.append(self.memory_due_s)
+            times.append(self.refusals.due_s)
             times.append(self.lookout.not_before_s if not self.lookout.is_running else None)
             if self.may_recycle and self._can_fork() and self.worn_child() is not None:
                 times.append(self.renewal_seat.not_before_s)

@@ -33,6 +33,7 @@ from prefork.master.upgrade import Upgrade
 from prefork.master.watcher import Watcher
 from prefork.net.listeners import ListenerSet
 from prefork.net.systemd import Notifier
+from prefork.recorder import LastWords
 from prefork.scoreboard import Scoreboard
 
 _SIGNALS = {
@@ -137,6 +138,7 @@ class Shell:
             c.ReopenLogs: self._reopen_logs,
             c.LookAtMemory: self._look_at_memory,
             c.LookAtPulses: self._look_at_pulses,
+            c.ListSuspects: self._list_suspects,
             c.Renumber: self._renumber,
             c.Answer: self._desk.answer,
             c.AskStacks: self._desk.ask_stacks,
@@ -261,10 +263,9 @@ class Shell:
         kin = execute_worker(start, listeners, producer, board, folder)
         return self._household.add_child(start.serial, kin)
 
-    def _give_back(self, entry: int) -> None:
-        """The worker of this record is gone, or never came to be."""
-        if self._scoreboard is not None:
-            self._scoreboard.give_back(entry)
+    def _give_back(self, entry: int) -> LastWords:
+        """The worker of this record is gone, or never came to be; what it has left."""
+        return LastWords() if self._scoreboard is None else self._scoreboard.give_back(entry)
 
     def _ask_for_fork(self, start: Start, files: Iterable[HasFileno]) -> Kin:
         zygote = self._household.zygote(start.generation)
@@ -341,6 +342,10 @@ class Shell:
 
     def _look_at_pulses(self, command: c.LookAtPulses) -> Iterable[e.Event]:
         return (self._watcher.look(with_load=command.with_load),)
+
+    def _list_suspects(self, command: c.ListSuspects) -> None:
+        if self._scoreboard is not None and self._scoreboard.recorders is not None:
+            self._scoreboard.recorders.publish(command.listed)
 
     def _renumber(self, command: c.Renumber) -> None:
         self._household.tell([command.child], Renumber(command.slot))  # else its log says the old number
