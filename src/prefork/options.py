@@ -8,9 +8,11 @@ declarations (`cli/declared.py`), and nothing restates them.
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from prefork.cpus import usable_cpus
@@ -24,6 +26,7 @@ SERVERS = ("prefork", "uvicorn", "hypercorn", "waitress", "aiohttp")
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 MOST_JITTER = 0.9
+_TEXTS = "tuple[str, ...]"
 _SPAN = re.compile(r"(\d+):(\d+)", re.ASCII)
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGTkmgt]?)(i?[Bb])?")
 
@@ -275,6 +278,9 @@ class FleetOptions:
 
     def check(self) -> None:
         """Raise ConfigError for the first option whose value cannot work."""
+        for each in fields(FleetOptions):
+            if each.type == _TEXTS:
+                check_texts(each.name, getattr(self, each.name))
         if isinstance(self.workers, str) and ":" in self.workers:
             span_of(self.workers)
         elif self.workers is not None and (
@@ -417,6 +423,17 @@ class CommandOptions:
         default=False,
         metadata=about("MODULE:ATTR is a function that makes the application.", "--factory"),
     )
+
+
+def check_texts(name: str, values: object) -> None:
+    """Raise ConfigError unless an option that takes several texts has been given several, or none; directories may be paths."""
+    if isinstance(values, (str, bytes, os.PathLike)):
+        raise ConfigError(f"{name} takes several: give it as [{values!r}]")
+    if not isinstance(values, Collection):
+        raise ConfigError(f"{name} takes several texts, such as a list of them, not {values!r}")
+    for value in values:
+        if not isinstance(value, (str, os.PathLike) if name.endswith("_dirs") else str):
+            raise ConfigError(f"{name} takes texts, and {value!r} is none")
 
 
 def span_of(text: str) -> tuple[int, int]:
