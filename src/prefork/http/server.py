@@ -242,7 +242,7 @@ class HttpServer:
         clock.on_wake, clock.on_tick, clock.on_rest = wake, tick, partial(_rest_from, tally)
         is_watched = pulse is not None and pulse.is_watched
         if pulse is not None:
-            pulse.describe = in_flight.describe
+            pulse.describe, pulse.part = in_flight.describe, in_flight.part
         if is_watched or timeout_s < math.inf:
             # A request may wait for long, and then block the loop, or be overdue: neither would wake the clock.
             clock.is_needed = in_flight.is_any
