@@ -24,6 +24,7 @@ import mmap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -37,6 +38,8 @@ RUNS: Final = 1 << 8
 ANY_QUERY: Final = b" ?*"
 """Ends the name of a route, which stands for its requests with every query. No target has a space."""
 
+_MOST_NAMES: Final = 256
+"""Names remembered a process, the latest used: a target may be as long as the limits let it."""
 _REFUSED: Final = 1 << 8
 """In the state of a line of the list; else it is a suspect."""
 _HASHED_BYTES: Final = 8
@@ -48,7 +51,8 @@ _LIST_BYTES: Final = (MOST_LISTED + 1) * _LINE_BYTES
 _LENGTH: Final = 0xFF
 
 # Words of the list's first line.
-_NUMBER: Final = 0
+NUMBER: Final = 0
+"""Which list it is; odd while it is written."""
 _GONE: Final = 1
 # Words of each of the others, behind the state.
 _UNTIL_MS: Final = 1
@@ -57,8 +61,10 @@ _ENDED: Final = 2
 _COUNT: Final = 0
 
 
-def name_of(method: str, target: bytes) -> bytes:
-    """What a request is called: "GET /report?id=5". `target` as it came."""
+@lru_cache(_MOST_NAMES)
+def name_of(method: str, path: bytes, query: bytes = b"") -> bytes:
+    """What a request is called: "GET /report?id=5". Path and query as they came; or the whole target as the path."""
+    target = b"%b?%b" % (path, query) if query else path
     name = b"%b %b" % (method.encode("latin-1", "replace"), target)
     if len(name) <= NAME_BYTES:
         return name
@@ -102,20 +108,20 @@ class _Region:
     """List and pages, as one process maps them."""
 
     def __init__(self, fd: int, offset: int) -> None:
-        self._map = mmap.mmap(fd, 0, offset=offset)
-        self.words = memoryview(self._map).cast("Q")
+        self.map = mmap.mmap(fd, 0, offset=offset)
+        self.words = memoryview(self.map).cast("Q")
 
     def write_text(self, word: int, text: bytes) -> None:
         begin = word * 8 + _TEXT
-        self._map[begin : begin + len(text)] = text
+        self.map[begin : begin + len(text)] = text
 
     def text(self, word: int, length: int) -> bytes:
         begin = word * 8 + _TEXT
-        return self._map[begin : begin + length]
+        return self.map[begin : begin + length]
 
     def close(self) -> None:
         self.words.release()
-        self._map.close()
+        self.map.close()
 
 
 class Recorders:
@@ -140,7 +146,7 @@ class Recorders:
 
     def _ended(self) -> tuple[bytes, ...]:
         words = self._region.words
-        number = words[_NUMBER]
+        number = words[NUMBER]
         return tuple(
             each.name
             for line, each in enumerate(self._listed, 1)
@@ -151,7 +157,7 @@ class Recorders:
         """Have workers know of this list in place of the last. Those beyond the room there is are left out."""
         region, words = self._region, self._region.words
         self._listed = tuple(listed[:MOST_LISTED])
-        words[_NUMBER] += 1
+        words[NUMBER] += 1
         for line, each in enumerate(self._listed, 1):
             word = line * _LINE_WORDS
             region.write_text(word, each.name)
@@ -159,7 +165,7 @@ class Recorders:
             words[word] = len(each.name) | (_REFUSED if each.is_refused else 0)
         if len(self._listed) < MOST_LISTED:
             words[(len(self._listed) + 1) * _LINE_WORDS] = 0
-        words[_NUMBER] += 1
+        words[NUMBER] += 1
 
     def give_back(self, entry: int) -> None:
         """Its worker is gone: the page is empty, and what it has refused stays counted."""
@@ -195,8 +201,10 @@ class Recorder:
         self._count = first + _COUNT
         *slots, self.shared = (first + slot * _LINE_WORDS for slot in range(1, SLOTS + 1))
         self._free = slots[::-1]
-        self._number = 0
-        self._refused: dict[bytes, int] = {}
+        self.number = 0
+        """Of the list as it is known here; `words[NUMBER]` is that of the latest."""
+        self.refused: dict[bytes, int] = {}
+        """Name, and until when (CLOCK_MONOTONIC)."""
         self._suspects: dict[bytes, int] = {}
         self._told: set[bytes] = set()
 
@@ -206,7 +214,8 @@ class Recorder:
             at = self._free.pop()
         except IndexError:
             at = self.shared
-        self._region.write_text(at, name)
+        begin = at * 8 + _TEXT
+        self._region.map[begin : begin + len(name)] = name
         return at
 
     def share(self, name: bytes) -> None:
@@ -216,7 +225,9 @@ class Recorder:
 
     def end(self, at: int, name: bytes) -> None:
         """The request has come to its end, and has killed nobody."""
-        self.give_up(at)
+        self.words[at] = 0
+        if at != self.shared:
+            self._free.append(at)
         if self._suspects:
             self._clear(name)
 
@@ -230,15 +241,15 @@ class Recorder:
         for each in (name, route_of(name)):
             word = self._suspects.pop(each, None)  # once is enough
             if word is not None:
-                self.words[word] = self._number
+                self.words[word] = self.number
 
     def refused_until_ms(self, name: bytes) -> int | None:
         """Until when a request is to be refused (CLOCK_MONOTONIC); None: it is not."""
-        if self.words[_NUMBER] != self._number:
+        if self.words[NUMBER] != self.number:
             self._read()
-        if not self._refused:
+        if not self.refused:
             return None
-        until_ms = self._refused.get(name) or self._refused.get(route_of(name))
+        until_ms = self.refused.get(name) or self.refused.get(route_of(name))
         return until_ms if until_ms is not None and until_ms > time.monotonic_ns() // 1_000_000 else None
 
     def count_refused(self) -> None:
@@ -247,7 +258,7 @@ class Recorder:
 
     def is_first_refusal(self, name: bytes) -> bool:
         """Whether nobody has been refused here yet for the same line of the list."""
-        name = name if name in self._refused else route_of(name)
+        name = name if name in self.refused else route_of(name)
         is_first = name not in self._told
         self._told.add(name)
         return is_first
@@ -255,7 +266,7 @@ class Recorder:
     def _read(self) -> None:
         """Take the list in, unless it is being written just now."""
         words = self.words
-        number = words[_NUMBER]
+        number = words[NUMBER]
         if number % 2:
             return
         refused, suspects = {}, {}
@@ -269,8 +280,8 @@ class Recorder:
                 refused[name] = words[word + _UNTIL_MS]
             else:
                 suspects[name] = word + _ENDED
-        if words[_NUMBER] == number:
-            self._number, self._refused, self._suspects = number, refused, suspects
+        if words[NUMBER] == number:
+            self.number, self.refused, self._suspects = number, refused, suspects
             self._told &= refused.keys()
 
     def close(self) -> None:

@@ -96,7 +96,7 @@ def test_who_has_not_taken_the_last_answer_gets_nothing_in_between(loop: str) ->
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": big})
                 return
-            (exchange,) = wire.engine.running
+            exchange = wire.protocol._exchange
             said.append(answer_hung(exchange))
             await answer_ok(send)
 
@@ -117,7 +117,7 @@ def test_a_client_that_is_gone_is_no_trouble(loop: str) -> None:
 
     async def story() -> None:
         async def app(_scope: Any, _receive: Any, send: Any) -> None:
-            (exchange,) = wire.engine.running
+            exchange = wire.protocol._exchange
             wire.client.close()
             said.append(answer_hung(exchange))
             await send(OK)

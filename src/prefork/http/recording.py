@@ -29,7 +29,7 @@ from prefork.http.engine import Engine
 from prefork.http.exchange import HEAD_SENT, Exchange, logger
 from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_threads import PooledWSGIExchange
-from prefork.recorder import RUNS, Recorder, name_of
+from prefork.recorder import NUMBER, RUNS, Recorder, name_of
 
 TEXT: Final = (
     b"Service Unavailable\nRequests like this one have crashed the server, and are refused for now.\n"
@@ -41,53 +41,56 @@ _STEP_S: Final = 60
 class Steps(Coroutine[Any, Any, Any]):
     """The coroutine of a request: runs another, and says of each step that it is run."""
 
-    __slots__ = ("_at", "_coroutine", "_exchange", "_name", "_recorder", "_runs", "_send", "_words")
+    __slots__ = ("_at", "_coroutine", "_exchange", "_name", "_recorder")
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, Any], recorder: Recorder, name: bytes, exchange: Exchange
     ) -> None:
         self._coroutine = coroutine
-        self._send = coroutine.send
         self._recorder = recorder
-        self._words = recorder.words
         self._name = name
         self._exchange = exchange
-        self._runs = len(name) | RUNS
         self._at = 0
 
     def send(self, value: Any) -> Any:
-        # The slot is taken with the first step: requests that never wait take turns in one.
-        at = self._at or self._begin()
-        if at == self._recorder.shared:
-            self._recorder.share(self._name)
-        self._words[at] = self._runs
+        at, recorder, name = self._at, self._recorder, self._name
+        if not at:  # taken with the first step: requests that never wait take turns in one
+            at = self._at = recorder.begin(name)
+        elif at == recorder.shared:
+            recorder.share(name)
+        recorder.words[at] = len(name) | RUNS
         try:
-            awaited = self._send(value)
+            awaited = self._coroutine.send(value)
         except BaseException:  # StopIteration, too: its end
-            self._end()
+            recorder.end(at, name)
+            self._at = 0
             raise
         # Once the client has the beginning of an answer, the rest may take hours: nobody to suspect of what others do.
-        self._words[at] = self._runs ^ RUNS if self._exchange.stage < HEAD_SENT else 0
+        recorder.words[at] = len(name) if self._exchange.stage < HEAD_SENT else 0
         return awaited
 
     def throw(self, *error: Any) -> Any:
-        at = self._at or self._begin()
-        if at == self._recorder.shared:
-            self._recorder.share(self._name)
-        self._words[at] = self._runs
+        recorder, name = self._recorder, self._name
+        at = self._at = self._at or recorder.begin(name)
+        if at == recorder.shared:
+            recorder.share(name)
+        recorder.words[at] = len(name) | RUNS
         try:
             awaited = self._coroutine.throw(*error)
         except BaseException:
-            self._end()
+            recorder.end(at, name)
+            self._at = 0
             raise
-        self._words[at] = self._runs ^ RUNS if self._exchange.stage < HEAD_SENT else 0
+        recorder.words[at] = len(name) if self._exchange.stage < HEAD_SENT else 0
         return awaited
 
     def close(self) -> None:
         try:
             self._coroutine.close()
         finally:
-            self._end()
+            if self._at:
+                self._recorder.end(self._at, self._name)
+                self._at = 0
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._coroutine.__await__()
@@ -95,15 +98,6 @@ class Steps(Coroutine[Any, Any, Any]):
     def __getattr__(self, name: str) -> Any:
         """What debuggers and stacks look at (`cr_frame`, `cr_await`, `__qualname__`) is the other's."""
         return getattr(self._coroutine, name)
-
-    def _begin(self) -> int:
-        at = self._at = self._recorder.begin(self._name)
-        return at
-
-    def _end(self) -> None:
-        if self._at:
-            self._recorder.end(self._at, self._name)
-            self._at = 0
 
 
 class RecordedASGIExchange(ASGIExchange):
@@ -113,11 +107,12 @@ class RecordedASGIExchange(ASGIExchange):
 
     def start(self) -> None:
         scope = self.scope
-        query = scope["query_string"]
-        target = b"%b?%b" % (scope["raw_path"], query) if query else scope["raw_path"]
-        self._name = name_of(scope["method"], target)
-        if not is_refused(self, self._name):
-            ASGIExchange.start(self)
+        name = self._name = name_of(scope["method"], scope["raw_path"], scope["query_string"])
+        recorder: Recorder = self.connection.engine.recorder
+        is_news = recorder.words[NUMBER] != recorder.number
+        if (is_news or recorder.refused) and is_refused(self, name):
+            return
+        ASGIExchange.start(self)
 
     def _run(self) -> Coroutine[Any, Any, None]:
         recorder = self.connection.engine.recorder
