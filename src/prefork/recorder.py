@@ -25,7 +25,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Final
 
 NAME_BYTES: Final = 96
@@ -68,6 +67,8 @@ def name_of(method: str, path: bytes, query: bytes = b"") -> bytes:
     name = b"%b %b" % (method.encode("latin-1", "replace"), target)
     if len(name) <= NAME_BYTES:
         return name
+    from hashlib import blake2b  # noqa: PLC0415  (the master would carry OpenSSL about for a name that hardly ever comes)
+
     digest = blake2b(name, digest_size=_HASHED_BYTES).hexdigest().encode()
     return name[: NAME_BYTES - len(digest) - 1] + b"~" + digest
 

@@ -13,9 +13,9 @@ Rules:
 * The page is a file without a name. Its descriptor travels to a worker with its first message, which is the same under
   every start method. A program upgrade (USR2) has a page of its own.
 
-Layout: one header record (version, bytes of a record, records in use from the first on), then the records. New fields go
-to the free words of a record; a change of what is there counts `VERSION` up. Behind them, where it is asked for, lies the
-flight recorder (`recorder`); the header says where.
+Layout: one header record (version, bytes of a record, records in use from the first on, last call, where the flight recorder
+lies), then the records, then, where it is asked for, the flight recorder (`recorder`). New fields go to the free words of a
+record; a change of what is there counts `VERSION` up.
 
 Not here: who waits for whom (`http.accepting`).
 """
@@ -42,7 +42,8 @@ _WORDS: Final = RECORD_BYTES // 8
 _VERSION_WORD: Final = 0
 _RECORD_WORD: Final = 1
 _IN_USE_WORD: Final = 2
-_RECORDER_WORD: Final = 3
+_LAST_CALL_WORD: Final = 3
+_RECORDER_WORD: Final = 4
 
 # Words of a record; those from `_STATUSES` on are in the header, too, for the workers that are gone.
 _LOAD: Final = 0
@@ -187,6 +188,10 @@ class Scoreboard:
         connections = self._page.words[_first_word(entry) + _LOAD]
         return None if connections == NOT_ACCEPTING else connections
 
+    def call_last(self) -> None:
+        """The whole fleet stops: workers told to drain from now on take in whoever waits, for nobody comes after them."""
+        self._page.words[_LAST_CALL_WORD] = 1
+
     def _clear(self, entry: int) -> None:
         words, first = self._page.words, _first_word(entry)
         for word in range(_WORDS):
@@ -231,6 +236,11 @@ class Entry:
     def set_not_accepting(self) -> None:
         """Tell the siblings not to wait for this worker."""
         self._words[self._load] = NOT_ACCEPTING
+
+    @property
+    def is_last_call(self) -> bool:
+        """The whole fleet stops: who waits in our queue is accepted by us now, or by nobody."""
+        return bool(self._words[_LAST_CALL_WORD])
 
     def wake(self) -> None:
         """Tell that something happens here again."""

@@ -13,6 +13,7 @@ The rules:
   full, clients wait in the kernel's queue; none is reset.
 * **No descriptor left** (EMFILE and its like): nothing is accepted until a connection closes, or for `BACK_OFF_S`.
 * One connection is accepted in a turn of the loop, so that siblings have theirs, and one for each that has just left.
+* **Last call.** When all workers stop, each takes in whoever waits, as many as it may have.
 
 How: `add_reader` on the listener, accept(2), and the loop's own `connect_accepted_socket`, whose coroutine is driven
 here by hand: it waits once, for `connection_made`. Works on any asyncio loop.
@@ -92,6 +93,9 @@ AHEAD_SHARE: Final = 8
 
 BACK_OFF_S: Final = 0.1
 """Pause after an accept that failed for want of descriptors or memory."""
+
+LAST_CALL_S: Final = 0.5
+"""How long those who wait are taken in at the end: a queue that is filled as fast has no end."""
 
 LOG_EVERY_S: Final = 1.0
 """A failing accept is told this often at most."""
@@ -187,6 +191,11 @@ class Acceptors:
         self.publish()  # first: with the touch the master says that we are ready, and clients may come
         for listener in listeners:
             self._acceptors.append(Acceptor(self, listener))
+
+    def take_in_all(self) -> None:
+        """Accept whoever waits in the queues now, without a look at the siblings: nobody comes after us."""
+        for acceptor in self._acceptors:
+            acceptor.take_in_all()
 
     def stop(self) -> None:
         """Accept nothing more. Who was accepted is served, also if its preface or `connection_made` is still to come."""
@@ -419,6 +428,11 @@ class Acceptor:
         for _ in range(2 ** max(0, self._vain_waits - PATIENT_WAITS) - 1):
             if not self._take_one():
                 return
+
+    def take_in_all(self) -> None:
+        until_s = self._house.loop.time() + LAST_CALL_S
+        while self._take_one() and self._house.loop.time() < until_s:
+            pass
 
     def _take_one(self) -> bool:
         """Accept one connection; False if none is there, or none may be taken."""

@@ -211,9 +211,12 @@ class HttpServer:
                 acceptors.start(listeners)
                 await drain_asked.wait()
                 _say_close(engine, connections)
+                if self._on_deaf is not None or getattr(first, "is_last_call", False):
+                    acceptors.take_in_all()
+                    acceptors.stop()
+                    # Who comes while we finish is to be refused, not kept waiting for nobody.
+                    (self._on_deaf or partial(_close_all, listeners))()
                 acceptors.stop()
-                if self._on_deaf is not None:
-                    self._on_deaf()
                 await connections.wait_empty(LINGER_S)
             finally:
                 self._say_last = None
@@ -284,6 +287,11 @@ class HttpServer:
             return connection
 
         return accept_logged
+
+
+def _close_all(listeners: Sequence[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
 
 
 def _say_close(engine: Engine, connections: Connections[Any]) -> None:

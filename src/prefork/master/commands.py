@@ -112,6 +112,11 @@ class CloseSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class CallLast:
+    """All is to stop: let go of the listeners, and have the workers that drain from now on take in whoever waits."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReopenLogs:
     """Open log files again, here and in the children named."""
 
@@ -248,6 +253,7 @@ Command = (
     | Steer
     | LookAtQueue
     | CloseSlot
+    | CallLast
     | ReopenLogs
     | LookAtMemory
     | LookAtPulses

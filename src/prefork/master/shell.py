@@ -135,6 +135,7 @@ class Shell:
             c.Steer: self._steer,
             c.LookAtQueue: self._look_at_queue,
             c.CloseSlot: self._close_slot,
+            c.CallLast: self._call_last,
             c.ReopenLogs: self._reopen_logs,
             c.LookAtMemory: self._look_at_memory,
             c.LookAtPulses: self._look_at_pulses,
@@ -329,6 +330,13 @@ class Shell:
                 self.listeners.close_slot(command.slot)
             except OSError as error:
                 self._warn(f"the kernel's own choice of sockets is not back: {error}")
+
+    def _call_last(self, _command: c.CallLast) -> None:
+        # In this order: nobody is told to drain before the page says what that means, and whoever comes once the last
+        # worker has emptied the queues and closed them is refused at once.
+        if self._scoreboard is not None:
+            self._scoreboard.call_last()
+        self.listeners.close()
 
     def _reopen_logs(self, command: c.ReopenLogs) -> None:
         self._means.reopen_logs()

@@ -115,6 +115,8 @@ class Worker:
             *listening, board = fds
             fds = tuple(listening)
             entry = self._join(board, start.entry)
+        # An orphan's siblings are orphans.
+        self.gate.is_last_call = lambda: self._is_orphan or (entry is not None and entry.is_last_call)
         for inherited, own in zip(start.inherited, fds, strict=False):
             if inherited not in fds and _is_same(inherited, own):
                 os.close(inherited)
