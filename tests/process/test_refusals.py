@@ -133,7 +133,7 @@ def test_work_in_a_thread_of_the_applications_takes_twice_as_many(
     fleet = serving_site(fleet_of, site_of(tmp_path), "--lifespan", "off")
     for _ in range(2 * MOST):
         kill_with(fleet, "/thread", r"crashed: exit status 1.*, while GET /{path} waited")
-    fleet.wait_for(REFUSED.format(path="thread"), since=0)
+    fleet.wait_for("refused from now on: GET /thread, which has killed 6 workers", since=0)
     assert get(fleet, "/thread") == 503
     assert fleet.stop() == 0
 

@@ -78,6 +78,7 @@ def test_where_nobody_ran_those_that_waited_count_half() -> None:
     """The work of one was in a thread of the application's own, perhaps: twice as many deaths are wanted."""
     court = Court(most=2)
     assert [court.death(waiting=(POISON,)) for _ in range(4)] == [None, None, None, POISON]
+    assert [each.deaths for each in court.held.refused] == [4]
 
 
 def test_of_two_that_always_die_together_neither_is_refused() -> None:

@@ -53,7 +53,7 @@ class Refusal:
     name: bytes
     at_s: float
     deaths: int
-    """Workers that it has killed."""
+    """Workers that it has killed: that died while it was there, and of nothing else that is known."""
 
     @property
     def until_s(self) -> float:
@@ -113,7 +113,7 @@ def after_death(
         name = _worst(points, routes, most)
     if name is None:
         return held, None
-    refusal = Refusal(name, now_s, -(-points[name] // WHOLE))
+    refusal = Refusal(name, now_s, sum(name in each.suspects for each in held.deaths))
     return _explained(held, refusal), refusal
 
 
