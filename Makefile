@@ -18,6 +18,7 @@ JOBS ?= 3
 PYTHONS ?= 3.11 3.12 3.13
 LOCK := requirements/dev.txt
 AUTOBAHN := .venv-autobahn
+DOCS := .venv-docs
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
@@ -33,7 +34,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared chaos test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
+.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared chaos test autobahn lint format types imports docs docs-reference pictures check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -80,8 +81,13 @@ types: $(TEST_STAMP) ## mypy, strict
 imports: $(TEST_STAMP) ## import-linter: imports run downward only
 	$(BIN)/lint-imports
 
-docs-reference: $(RUN_STAMP) ## write docs/options.md anew, from the declarations of the options
+docs: $(DOCS)/.installed ## make the site of docs/ in build/site: a broken link or anchor is an error
+	$(DOCS)/bin/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo "open build/site/index.html"
+
+docs-reference: $(TEST_STAMP) ## write docs/options.md, the pictures of docs/img/drawn and drawn tables anew, from the code
 	$(BIN)/python -m prefork.cli.reference > docs/options.md.new && mv docs/options.md.new docs/options.md
+	$(BIN)/python -m tests.docs.drawing
 
 check: lint types imports test ## everything that CI holds
 
@@ -138,6 +144,12 @@ $(AUTOBAHN)/bin/wstest: | $(TEST_STAMP)
 	$(AUTOBAHN)-maker/bin/virtualenv --quiet --python $(PYTHON2) $(AUTOBAHN)
 	$(AUTOBAHN)/bin/pip install --quiet autobahntestsuite
 	@rm -rf $(AUTOBAHN)-maker
+
+# What makes the site, and nothing else: the group `docs`, pinned by the same lock.
+$(DOCS)/.installed: $(LOCK)
+	@$(MAKE) --no-print-directory $(DOCS)/bin/python VENV=$(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) sphinx furo myst-parser
+	@touch $@
 
 $(RUN_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable .

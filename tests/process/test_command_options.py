@@ -152,6 +152,20 @@ class TestCheck:
         )  # the line that says why, the traceback's last
         assert output.count("Traceback") == 1
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="start method fork is Linux's")
+    @pytest.mark.parametrize(("method", "expected"), [("fork", 3), ("exec", 0)])
+    def test_an_application_that_cannot_be_forked(self, tmp_path: Path, method: str, expected: int) -> None:
+        """Status 3, and who it is that is in the way, as a start would end; started afresh it is none."""
+        site = Site(tmp_path)
+        site.write(
+            "import threading\n"
+            "threading.Thread(target=threading.Event().wait, name='refresher', daemon=True).start()\n"
+            "async def app(scope, receive, send): ...\n"
+        )
+        status, output = run_to_end(*site.serving("--check", "--start-method", method))
+        assert status == expected, output
+        assert ("refresher" in output) == (expected == 3)
+
     @pytest.mark.parametrize(
         "words", [("--workers", "0"), ("--bind", "8080"), ("--certfile", "no", "--keyfile", "no")]
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from prefork.http.asgi import ASGIExchange
-from prefork.http.exchange import _awaited
 from prefork.http.recording import TEXT, Steps, record
+from prefork.http.standing import _awaited
 from prefork.recorder import LastWords, Listed, Recorder, route_of
 from prefork.scoreboard import Entry, Scoreboard
 from tests.wire.rig import LOOPS, Wire, answers, echo, run

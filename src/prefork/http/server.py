@@ -1,6 +1,7 @@
 """`HttpServer(app)`: our HTTP/1.1 server for ASGI 3 and WSGI, as a worker runs it.
 
-What lies below, from the wire up: `accepting` (who takes a connection), `protocol` (one connection), `reader` and
+What lies below, from the wire up: `accepting` (whose turn it is), `admission` (who is let in),
+`conversation` and `protocol` (one connection, and its short way), `sending`, `reader` and
 `request` (what a head means), `exchange` (one request and its answer) with its two faces `asgi` and `wsgi`, `websocket`,
 `response` (heads of answers), `files`, `access` (the log), `clock` (Date and time-outs), `limits`. Nothing of it knows
 of masters and workers.
@@ -27,8 +28,8 @@ from typing import Any, ClassVar, Literal
 
 from prefork.errors import ConfigError
 from prefork.http import memory
-from prefork.http.accepting import Acceptors, connection_limit
 from prefork.http.access import AccessLog
+from prefork.http.admission import Acceptors, connection_limit
 from prefork.http.asgi import ASGIExchange
 from prefork.http.clock import Clock
 from prefork.http.connections import Connections
