@@ -18,9 +18,10 @@ from prefork.latency import BUCKETS
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Command, Nudge
-from prefork.master.fleet import Child, Fleet, Phase, Rules
+from prefork.master.fleet import Child, Fleet, Phase
 from prefork.master.plan import decide
 from prefork.master.pulse import Pulse
+from prefork.master.rules import Rules
 from prefork.recorder import LastWords
 
 SEGFAULT = e.ExitStatus(signal=11)

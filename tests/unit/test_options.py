@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from prefork import options
 from prefork.errors import EXIT_USAGE, ConfigError
-from prefork.options import CommandOptions, FleetOptions
+from prefork.options import CommandOptions, FleetOptions, fleet
 
 
 def refusal(**values: Any) -> str:
@@ -79,7 +78,7 @@ class TestChecks:
 
     def test_fork_needs_linux(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Elsewhere the error names what does work."""
-        monkeypatch.setattr(options.sys, "platform", "darwin")
+        monkeypatch.setattr(fleet.sys, "platform", "darwin")
         assert 'use "exec"' in refusal(start_method="fork")
         FleetOptions(start_method="exec").check()
 
@@ -112,16 +111,16 @@ class TestChecks:
 class TestDefaults:
     def test_those_of_the_seed(self) -> None:
         """tcp4, and reuseport off."""
-        fleet = FleetOptions()
-        assert fleet.network == "tcp4"
-        assert fleet.reuseport is False
+        options = FleetOptions()
+        assert options.network == "tcp4"
+        assert options.reuseport is False
 
     @pytest.mark.parametrize(("cpus", "threshold"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4), (64, 32)])
     def test_the_threshold_is_half_the_workers(
         self, monkeypatch: pytest.MonkeyPatch, cpus: int, threshold: int
     ) -> None:
         """At least one (seed: max(1, GOMAXPROCS/2)), counted from the workers there are."""
-        monkeypatch.setattr(options, "usable_cpus", lambda: cpus)
+        monkeypatch.setattr(fleet, "usable_cpus", lambda: cpus)
         assert FleetOptions().worker_count() == cpus
         assert FleetOptions().threshold() == threshold
         assert FleetOptions(workers=20).threshold() == 10

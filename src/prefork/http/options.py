@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 from prefork.errors import ConfigError
 from prefork.http.limits import HttpLimits
 from prefork.http.pages import Page
-from prefork.options import about, check_texts
+from prefork.options import about
+from prefork.options.rules import TEXTS
 
 LIFESPANS: Final = ("auto", "on", "off")
 LOG_FORMATS: Final = ("common", "combined", "timed", "json")
@@ -125,7 +126,7 @@ class HttpOptions:
             raise ConfigError(
                 f"threads must be a whole number from 1 to {MOST_THREADS}, not {self.threads!r}"
             )
-        check_texts("warmup", self.warmup)
+        TEXTS("warmup", self.warmup)
         for text in self.warmup:
             Page.of(text)
         if type(self.warmup_timeout_s) not in (int, float) or not 0 < self.warmup_timeout_s < inf:

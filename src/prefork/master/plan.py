@@ -23,10 +23,10 @@ from prefork.master.admin import (
     dismiss_admin,
 )
 from prefork.master.children import child_event
-from prefork.master.chronicle import continued
 from prefork.master.commands import Command
 from prefork.master.draft import Draft
 from prefork.master.fleet import Child, Fleet, Phase, Stopping, ZygotePhase
+from prefork.master.happenings import continued
 from prefork.master.reconcile import reconcile
 from prefork.master.reloads import ask_reload
 from prefork.master.requests import asked, client_left, stacks_seen

@@ -84,6 +84,9 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, self._on_quit)
         self._listen_to_master()
+        signals.keep_from_forks(
+            {signal.SIGTERM: self._on_term, signal.SIGQUIT: self._on_quit, signal.SIGIO: self._on_io}
+        )
         _hush_drained_threads()
         try:
             signal.pthread_sigmask(
