@@ -144,7 +144,7 @@ def test_one_that_hangs_workers_is_refused_as_well(tmp_path: Path, fleet_of: Cal
         *site.serving("--refuse-after-kills", "1", "--hang-timeout", "1", "--lifespan", "off"), env=UNCACHED
     )
     wait_until_ready(fleet)
-    assert get(fleet, "/hang") == 0
+    assert get(fleet, "/hang") == 504
     fleet.wait_for(r"refused from now on: GET /hang, which has killed 1 worker;", since=0)
     assert get(fleet, "/hang") == 503
     assert ask(fleet)

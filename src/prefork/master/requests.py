@@ -143,7 +143,8 @@ def _log_level(draft: Draft, client: int, request: control.LogLevel) -> None:
 
 def _forgive(draft: Draft, client: int, _request: control.Forgive) -> None:
     count = refusing.forget(draft)
-    answer(draft, client, control.Done(f"{count} refused before; nothing is any more"))
+    text = f"{count} refused before; nothing is any more" if count else "nothing was refused"
+    answer(draft, client, control.Done(text))
 
 
 REQUESTS: dict[type, Callable[..., None]] = {
