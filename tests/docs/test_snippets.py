@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN_LIMIT_S = 30.0
+RUN_LIMIT_S = 90.0
 
 # A fence closes with as many backquotes as it opened with, at its own indentation (CommonMark 4.5).
 _FENCE = re.compile(

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.docs.test_snippets import Snippet
 from tests.process.harness import free_port
 
-STEP_LIMIT_S = 30.0
+STEP_LIMIT_S = 60.0
 
 
 class Walk:

@@ -113,6 +113,8 @@ def test_a_reload_leaves_a_websocket_for_a_client_to_dial_anew(ours: Fleet) -> N
             assert socket.close_code == 1012
         after = set(fleet.wait_for_workers(WORKERS, since=mark))
         assert not before & after
+        # Until it has heard that it is to leave, an old one may still accept.
+        fleet.wait_for_all(r"generation 1\) stopped: exit status 0", WORKERS, since=mark)
         with dial(fleet, "/echo") as socket:
             socket.send(b"again")
             assert socket.recv() == b"again"

@@ -20,6 +20,8 @@ from tests.process.harness import WAIT_S, Fleet, wait_until
 from tests.process.load import Load
 
 TIMEOUT_S = 2.0
+MACHINE_S = 10.0
+"""The share of a machine with much else to do."""
 TIMEOUT = ("--hang-timeout", str(TIMEOUT_S))
 HUNG = r"worker (\d+) \(pid (\d+), generation 1\) is hung"
 GONE = r"worker \d+ \(pid {pid}, generation 1\) was hung, and is gone: killed by signal 9"
@@ -133,9 +135,9 @@ def test_it_is_shown_and_replaced_within_its_time_out_and_a_second(
     pid = int(found[2])
     assert pid in workers
     fleet.wait_for(rf"worker {found[1]} \(pid (?!{pid}\b)\d+, generation 1\) ready", since=0)
-    assert time.monotonic() - began_s < TIMEOUT_S + 1 + 2  # the machine's share
+    assert time.monotonic() - began_s < TIMEOUT_S + 1 + MACHINE_S
     fleet.wait_for(GONE.format(pid=pid), since=0)
-    fleet.wait_for(r"request: GET '/hang', for \d s: the loop is at it", since=0)
+    fleet.wait_for(r"request: GET '/hang', for \d+ s: the loop is at it", since=0)
     fleet.wait_for(r"time\.sleep\(1000\)", since=0)
     assert pid not in fleet.workers()
     assert ask(fleet)
@@ -181,7 +183,7 @@ def test_one_that_blocks_after_a_long_wait_is_found_too(
     wait_until_ready(fleet)
     hang(fleet, "/later")
     fleet.wait_for(HUNG)
-    fleet.wait_for(r"request: GET '/later', for \d s: the loop is at it", since=0)
+    fleet.wait_for(r"request: GET '/later', for \d+ s: the loop is at it", since=0)
     assert fleet.stop() == 0
 
 
@@ -231,7 +233,7 @@ def test_an_answer_that_has_begun_is_only_cut_off(tmp_path: Path, fleet_of: Call
 def test_a_slow_import_is_no_hang(tmp_path: Path, fleet_of: Callable[..., Fleet]) -> None:
     """Its bound is the boot time-out; and the old code serves meanwhile, busily."""
     site = Site(tmp_path)
-    fleet = fleet_of(*site.serving("--hang-timeout", "1"), env=UNCACHED)
+    fleet = fleet_of(*site.serving("--hang-timeout", "2"), env=UNCACHED)
     wait_until_ready(fleet)
     site.write(SLOW_IMPORT + textwrap.dedent(GOOD))
     assert ask(fleet)
@@ -246,7 +248,7 @@ def test_a_fleet_that_was_stopped_blames_nobody(
     fleet_of: Callable[..., Fleet], load_on: Callable[..., Load]
 ) -> None:
     """All of it, for longer than the time-out, in the midst of work: a container that was frozen."""
-    fleet = fleet_of(*serving("web", "--hang-timeout", "1"))
+    fleet = fleet_of(*serving("web", "--hang-timeout", "2"))
     workers = wait_until_ready(fleet)
     load_on(fleet.url, clients=4)
     everybody = [fleet.pid, *workers]
@@ -255,12 +257,12 @@ def test_a_fleet_that_was_stopped_blames_nobody(
     for pid in everybody:
         wait_until(lambda pid=pid: procfs.state(pid) == "T", "it is stopped")
     # Time is the matter of this test: the time-out has to pass while nobody runs.
-    threading.Event().wait(3)
+    threading.Event().wait(5)
     for pid in everybody:
         fleet.kill(pid, signal.SIGCONT)
     for _ in range(20):
         assert answering_pid(fleet) in workers
-    threading.Event().wait(2)  # and once more while everybody does
+    threading.Event().wait(3)  # and once more while everybody does
     assert not fleet.find_all("hung")
     assert set(fleet.workers()) == set(workers)
     assert fleet.stop() == 0
@@ -292,7 +294,7 @@ def test_a_request_that_takes_too_long_gets_504(fleet_of: Callable[..., Fleet], 
         while data := connection.recv(65536):
             answer += data
     assert answer.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
-    fleet.wait_for(r"timed out after \d s: GET '/hold'", since=0)
+    fleet.wait_for(r"timed out after \d+ s: GET '/hold'", since=0)
     assert set(fleet.workers()) == set(workers)
     pipe.write_bytes(b"go on")  # its thread cannot be ended
     assert fleet.stop() == 0

@@ -213,7 +213,7 @@ def damaged_in_another_process(folder: Path, damage: Callable[[Path], None]) -> 
     )
     for code, after in ((fill, damage), (use, None)):
         ended = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False
         )
         if after is not None:
             assert ended.returncode == 0, ended.stderr
@@ -678,6 +678,27 @@ def test_a_listener_that_is_gone_leaves_no_file(made: Callable[..., LmdbStore], 
     assert len(list(folder.iterdir())) == 1
     store.publish(b"news", b"x")
     assert list(folder.iterdir()) == []
+
+
+def test_a_listener_that_leaves_in_the_midst_of_a_word_stops_nobody(
+    made: Callable[..., LmdbStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone when the speaker is about to wake it: the others are woken, and the speaker notices nothing."""
+    store = made()
+    leaving, staying = store.subscribe(b"news"), store.subscribe(b"news")
+    plain = os.open
+
+    def open_and_leave(path: str, flags: int, mode: int = 0o777) -> int:
+        fd = plain(path, flags, mode)
+        if path == str(leaving._path):
+            leaving.close()
+        return fd
+
+    monkeypatch.setattr(topics.os, "open", open_and_leave)
+    store.publish(b"news", b"x")
+    monkeypatch.undo()
+    assert staying.take() == [b"x"]
+    staying.close()
 
 
 def test_a_log_of_messages_is_bounded(made: Callable[..., LmdbStore]) -> None:

@@ -264,7 +264,7 @@ def test_without_free_descriptors_the_message_comes_without_any(given: int, free
         pytest.skip("the limit of this machine is too low to be lowered")
     code = OUT_OF_DESCRIPTORS.format(given=given, free=free)
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=90
     )
     assert ran.stdout.strip() == "fine", ran.stderr
 

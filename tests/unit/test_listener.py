@@ -17,7 +17,7 @@ from prefork.worker.wear import Wear
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
-PATIENCE_S = 10
+PATIENCE_S = 45
 """How long a test waits for something that takes milliseconds."""
 
 
