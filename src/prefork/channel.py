@@ -118,12 +118,16 @@ class LogLevel:
     level: str
 
 
+NOBODY = 0
+"""The client who asks for stacks that are for the log only. Controls count theirs from 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShowStacks:
     """Master to a worker: say where you stand."""
 
     client: int
-    """Who asks: comes back with the answer."""
+    """Who asks: comes back with the answer. `NOBODY`: it is for the log, and the worker is then killed."""
 
 
 @dataclass(frozen=True, slots=True)

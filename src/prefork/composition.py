@@ -81,6 +81,7 @@ def be_master(
     Raises what `Prefork.listen_and_serve` does.
     """
     logger = program.logger
+    _warn(options, logger)
     sights, fleet_bytes = _sights(options), _fleet_bytes(options)
     inheritance = inherit(os.environ)
     with contextlib.ExitStack() as held:
@@ -101,7 +102,7 @@ def be_master(
             logger,
             program.hooks,
             means,
-            scoreboard=_scoreboard(logger),
+            scoreboard=_scoreboard(logger, records=options.refuse_after_kills > 0),
             gauge=Gauge(system.Meter(), options.max_memory_bytes, fleet_bytes),
             sights=sights,
         )
@@ -109,6 +110,17 @@ def be_master(
         fleet = _fleet(options, premises, means, fleet_bytes)
         _greet(program, premises, places, fleet.configured)
         supervise(fleet, shell)
+
+
+def _warn(options: FleetOptions, logger: Logger) -> None:
+    if options.refuse_after_kills > options.threshold():
+        logger.warning(
+            "more than %g crashes within %g s end the fleet, so %d in a row are hardly ever seen: raise the recover "
+            "threshold, or lower refuse_after_kills",
+            options.threshold(),
+            options.recover_window_s,
+            options.refuse_after_kills,
+        )
 
 
 def _greet(program: Program, premises: Premises, places: Sequence[str], count: int) -> None:
@@ -150,9 +162,9 @@ def _take_place(asked: str | None, logger: Logger, *, is_upgrade: bool) -> Maste
         return None
 
 
-def _scoreboard(logger: Logger) -> Scoreboard | None:
+def _scoreboard(logger: Logger, *, records: bool) -> Scoreboard | None:
     try:
-        return Scoreboard.create(_MOST_PROCESSES)
+        return Scoreboard.create(_MOST_PROCESSES, records=records)
     except OSError as error:
         logger.warning("workers share connections out by chance, for want of a shared page: %s", error)
         return None
@@ -216,6 +228,7 @@ def _fleet(options: FleetOptions, premises: Premises, means: Means, fleet_bytes:
         has_admin=bool(options.admin),
         hang_timeout_s=options.hang_timeout_s,
         bounds=_bounds(options),
+        refuse_after_kills=options.refuse_after_kills,
     )
     count, slots = options.worker_count(), premises.listeners.slots_open
     return Fleet(

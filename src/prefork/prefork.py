@@ -142,6 +142,10 @@ class Prefork(FleetOptions):
         self.check()
         served = Served(self.server, self.serve_func, self.serve_tls_func, self.serve_tls_embed_func)
         served.check(tls)
+        if self.refuse_after_kills and not getattr(self.server, "can_refuse", False):
+            raise ConfigError(
+                "refuse_after_kills needs prefork's own server, which tells what it runs: Prefork(Server(app))"
+            )
         if self.client_ca is not None and tls is None:
             raise ConfigError(
                 "client_ca asks clients for certificates over TLS: give a certificate and a key, too"

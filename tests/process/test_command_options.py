@@ -110,6 +110,13 @@ def test_another_file_and_none(tmp_path: Path) -> None:
             {},
             "counted by prefork's own server, not by uvicorn",
         ),
+        (
+            ("--refuse-after-kills", "3", "--server", "uvicorn"),
+            "",
+            {},
+            "--refuse-after-kills needs prefork's own server, which tells what it runs; uvicorn does not",
+        ),
+        (("--refuse-after-kills", "-1"), "", {}, "refuse_after_kills must be a whole number from 0"),
         (("--max-requests", "-1"), "", {}, "max_requests must be a whole number from 0"),
         (("--recycle-jitter", "2"), "", {}, "recycle_jitter must be a share"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,26 @@ class TestChecks:
             boot_timeout_s=0.1,
             shutdown_grace_period_s=0,
         ).check()
+
+    @pytest.mark.parametrize("name", ["reload_dirs", "reload_include", "reload_exclude", "admin_host"])
+    def test_several_texts(self, name: str) -> None:
+        """One alone is a slip, of which each letter would be taken for itself: it is said how to write it."""
+        assert refusal(**{name: "src"}) == f"{name} takes several: give it as ['src']"
+        assert refusal(**{name: Path("src")}) == f"{name} takes several: give it as [{Path('src')!r}]"
+        assert refusal(**{name: None}) == f"{name} takes several texts, such as a list of them, not None"
+        assert refusal(**{name: ["src", 5]}) == f"{name} takes texts, and 5 is none"
+        for fine in ([], ("src",), ["src", "lib"], {"src"}):
+            FleetOptions(**{name: fine}).check()
+
+    def test_directories_may_be_paths(self) -> None:
+        FleetOptions(reload_dirs=(Path("src"),)).check()  # type: ignore[arg-type]
+        assert "takes texts" in refusal(reload_include=[Path("*.py")])
+
+    @pytest.mark.parametrize("name", ["max_requests", "refuse_after_kills"])
+    @pytest.mark.parametrize("count", [-1, 1.0, "3", True, None])
+    def test_counts(self, name: str, count: Any) -> None:
+        """Whole; 0 is off."""
+        assert refusal(**{name: count}) == f"{name} must be a whole number from 0, not {count!r}"
 
     @pytest.mark.parametrize("workers", [0, -1, 1.5, "4", True, math.nan])
     def test_workers(self, workers: Any) -> None:

@@ -23,6 +23,7 @@ from prefork.master.premises import Premises
 from prefork.master.pulse import Pulse
 from prefork.master.rules import Rules
 from prefork.master.shell import Shell
+from prefork.recorder import LastWords
 
 SAMPLES: dict[str, Any] = {
     "depth": 0,
@@ -41,6 +42,7 @@ SAMPLES: dict[str, Any] = {
     "delta": 1,
     "how": e.Stop.GRACEFUL,
     "status": e.ExitStatus(code=1),
+    "words": LastWords((b"GET /",)),
     "failure": e.BootFailure("a test"),
     "error": RuntimeError("a test"),
 }

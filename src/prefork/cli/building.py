@@ -73,6 +73,10 @@ def build(settings: Settings) -> Start:
     http = _http(command.server, settings)
     if settings["max_requests"].value and command.server != "prefork":
         raise ConfigError(f"--max-requests is counted by prefork's own server, not by {command.server}")
+    if settings["refuse_after_kills"].value and command.server != "prefork":
+        raise ConfigError(
+            f"--refuse-after-kills needs prefork's own server, which tells what it runs; {command.server} does not"
+        )
     if ":" in str(settings["workers"].value) and command.server != "prefork":
         raise ConfigError(f"--workers N:M goes by what prefork's own server tells; {command.server} does not")
     application = NamedApplication(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from prefork.http.engine import Engine
+    from prefork.http.exchange import Exchange
     from prefork.http.forwarded import Client, Origin
 
 
@@ -43,6 +44,9 @@ class Connection(Protocol):
 
     def response_done(self) -> None:
         """The current exchange's answer is complete."""
+
+    def bare_fd(self, exchange: Exchange) -> int:
+        """Where an answer to this exchange can be written past everything, now; -1 if it cannot."""
 
     def abort(self) -> None:
         """Reset: what was sent is not to be taken for a whole answer."""

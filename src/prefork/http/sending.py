@@ -122,6 +122,10 @@ class Sending(asyncio.Protocol):
                 if not writer.done():
                     writer.set_result(None)
 
+    def bare_fd(self, exchange: Exchange) -> int:
+        is_free = exchange is self._exchange and not self._transport.get_write_buffer_size()
+        return self._fd if is_free else -1
+
     def abort(self) -> None:
         self._phase = CLOSING
         self._is_plain = False

@@ -43,6 +43,7 @@ from prefork.http.options import HttpOptions
 from prefork.http.pages import Page
 from prefork.http.protocol import HttpProtocol
 from prefork.http.proxy_protocol import Preface
+from prefork.http.recording import record
 from prefork.http.request import NameCache
 from prefork.http.site import Site
 from prefork.http.tally import Tally
@@ -64,6 +65,8 @@ class HttpServer:
     """
 
     alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
+    can_refuse: ClassVar[bool] = True
+    """It tells what it runs, and refuses what has killed workers, where a master asks for it."""
 
     def __init__(
         self,
@@ -193,6 +196,8 @@ class HttpServer:
             pulse = getattr(first, "pulse", None)
             tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None), pulse)
             self._watch(engine, tally, entry, pulse)
+            if entry is not None and entry.recorder is not None:
+                record(engine, entry.recorder)
             acceptors = Acceptors(
                 connections,
                 self._factory(engine, connections),
@@ -241,7 +246,7 @@ class HttpServer:
         clock.on_wake, clock.on_tick, clock.on_rest = wake, tick, partial(_rest_from, tally)
         is_watched = pulse is not None and pulse.is_watched
         if pulse is not None:
-            pulse.describe = in_flight.describe
+            pulse.describe, pulse.part = in_flight.describe, in_flight.part
         if is_watched or timeout_s < math.inf:
             # A request may wait for long, and then block the loop, or be overdue: neither would wake the clock.
             clock.is_needed = in_flight.is_any

@@ -22,7 +22,7 @@ class Happening:
     """From 1 on, without gaps."""
     at_s: float
     kind: str
-    """"start", "crash", "hung", "left", "recycle", "reload", "failed" (a reload), "scale", "rest", "upgrade", "admin", "stop"."""
+    """"start", "crash", "hung", "left", "recycle", "reload", "failed" (a reload), "refused" (a request), "scale", "rest", "upgrade", "admin", "stop"."""
     text: str
 
 

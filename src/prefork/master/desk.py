@@ -86,7 +86,12 @@ class Desk:
             return report
         # In one go with what the living have told: between the two, nobody's record can become the page's.
         gone = self._scoreboard.told_by_the_gone()
-        return replace(report, gone_statuses=gone.statuses, gone_latencies=_trimmed(gone.latencies))
+        return replace(
+            report,
+            gone_statuses=gone.statuses,
+            gone_latencies=_trimmed(gone.latencies),
+            refused_requests=self._scoreboard.refused(),
+        )
 
     def _told(self, serial: int) -> dict[str, Any]:
         """What a worker says of itself, as fields of its report; nothing where it has no record, or never wrote."""

@@ -17,6 +17,7 @@ from enum import Enum
 from prefork import control
 from prefork.master.chronicle import Chronicle
 from prefork.master.events import BootFailure, Stop
+from prefork.master.refusals import Refusals
 from prefork.master.rules import Rules
 from prefork.master.scaling import EVERY_S, Trend
 
@@ -250,6 +251,7 @@ class Fleet:
     """What autoscaling remembers."""
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
+    refusals: Refusals = field(default_factory=Refusals)
     lookout: Lookout = field(default_factory=Lookout)
     finished: bool = False
 
@@ -335,6 +337,7 @@ class Fleet:
             times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
             times += [x.wears_at_s for x in self.children.values() if x.phase is Phase.READY and not x.worn]
             times.append(self.memory_due_s)
+            times.append(self.refusals.due_s)
             times.append(self.lookout.not_before_s if not self.lookout.is_running else None)
             if self.may_recycle and self._can_fork() and self.worn_child() is not None:
                 times.append(self.renewal_seat.not_before_s)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from prefork.master import events as e
 from prefork.master.chronicle import CAUSES, KEPT, Chronicle, Happening
 from prefork.master.fleet import Child, Fleet, Phase
+from prefork.master.refusals import shown
 
 
 def continued(before: Fleet, event: e.Event, after: Fleet, now_s: float) -> Chronicle:
@@ -50,6 +51,9 @@ def _happenings(before: Fleet, event: e.Event, after: Fleet) -> Iterator[tuple[s
             yield kind, text
     if isinstance(event, e.AdminExited) and before.stopping is None:
         yield "admin", f"the admin process ended: {event.status}"
+    for refusal in after.refusals.refused:
+        if refusal not in before.refusals.refused:
+            yield "refused", f"{shown(refusal.name)} is refused: it has killed {refusal.killed}"
     yield from _reload(before, after)
     for serial in after.children.keys() - before.children.keys():
         worn = before.children.get(after.children[serial].renews or 0)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
-from prefork.master import hangs, looks, recycling
+from prefork.master import hangs, looks, recycling, refusing
 from prefork.master.admin import (
     admin_due,
     admin_exited,
@@ -82,6 +82,7 @@ def _deadline(draft: Draft, _event: e.DeadlinePassed) -> None:
     recycling.come_of_age(draft)
     recycling.look_at_memory(draft)
     give_stacks_up(draft)
+    refusing.expire(draft)
     admin_due(draft)
 
 

@@ -37,6 +37,8 @@ class Rules:
     """Silence after which the loop of a worker that is awake is taken to be blocked."""
     bounds: Bounds | None = None
     """How few and how many workers there may be; None: as many as are asked for."""
+    refuse_after_kills: int = 0
+    """Workers that a request may kill before it is refused; 0: any number."""
 
     @property
     def watches_memory(self) -> bool:

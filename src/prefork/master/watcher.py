@@ -1,4 +1,7 @@
-"""Reads what the plan wants to know: the scoreboard, CPU time, memory, and what waits in the listeners' queues."""
+"""Reads what the plan wants to know: the scoreboard, CPU time, memory, and what waits in the listeners' queues.
+
+And tells workers, over the same scoreboard, what is refused.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,7 @@ class Watcher:
             c.LookAtPulses: self._look_at_pulses,
             c.LookAtMemory: self._look_at_memory,
             c.LookAtQueue: self._look_at_queue,
+            c.ListSuspects: self._list_suspects,
         }
 
     def _look_at_pulses(self, command: c.LookAtPulses) -> Iterable[e.Event]:
@@ -67,6 +71,10 @@ class Watcher:
         except (OSError, ValueError):  # the kernel cannot tell, or its socket could never be opened
             depth = 0
         return (e.QueueSeen(command.child, depth),)
+
+    def _list_suspects(self, command: c.ListSuspects) -> None:
+        if self._scoreboard is not None and self._scoreboard.recorders is not None:
+            self._scoreboard.recorders.publish(command.listed)
 
     def _pulses(self, *, with_load: bool) -> e.PulsesSeen:
         board = self._scoreboard

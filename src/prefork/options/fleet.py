@@ -141,6 +141,15 @@ class FleetOptions:
             must=rules.SOME_SECONDS,
         ),
     )
+    refuse_after_kills: int = field(
+        default=0,
+        metadata=about(
+            "Workers that a request may crash, or hang, in a row; then it is answered with 503 for an hour, or until a "
+            "reload; 0: any number. With prefork's own server.",
+            "--refuse-after-kills",
+            must=rules.whole(0),
+        ),
+    )
     max_requests: int = field(
         default=0,
         metadata=about(
@@ -199,6 +208,7 @@ class FleetOptions:
             "Directory to watch for --reload; default: --app-dir (in a program, the working directory). May be repeated.",
             "--reload-dir",
             metavar="DIRECTORY",
+            must=rules.DIRECTORIES,
         ),
     )
     reload_include: tuple[str, ...] = field(
@@ -207,6 +217,7 @@ class FleetOptions:
             "Files to watch for --reload: a name (*.py), or a path below the directory (templates/*.html). May be repeated.",
             "--reload-include",
             metavar="GLOB",
+            must=rules.TEXTS,
         ),
     )
     reload_exclude: tuple[str, ...] = field(
@@ -216,6 +227,7 @@ class FleetOptions:
             "May be repeated.",
             "--reload-exclude",
             metavar="GLOB",
+            must=rules.TEXTS,
         ),
     )
     user: str | int | None = field(
@@ -258,6 +270,7 @@ class FleetOptions:
             "repeated.",
             "--admin-host",
             metavar="NAME",
+            must=rules.TEXTS,
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from os import PathLike
 from typing import Any, Final
 
 from prefork.errors import ConfigError
@@ -39,6 +40,21 @@ def choice(choices: Collection[str], said: str) -> Rule:
     return must_be(said, lambda value: value in choices)
 
 
+def texts(*kinds: type[Any]) -> Rule:
+    """Several values of these types, or none. One alone is a slip, of which each letter would be taken for itself."""
+
+    def check(name: str, values: Any) -> None:
+        if isinstance(values, (str, bytes, PathLike)):
+            raise ConfigError(f"{name} takes several: give it as [{values!r}]")
+        if not isinstance(values, Collection):
+            raise ConfigError(f"{name} takes several texts, such as a list of them, not {values!r}")
+        for value in values:
+            if not isinstance(value, kinds):
+                raise ConfigError(f"{name} takes texts, and {value!r} is none")
+
+    return check
+
+
 def _workers(name: str, value: Any) -> None:
     if isinstance(value, str) and ":" in value:
         span_of(value)
@@ -61,6 +77,8 @@ SOME_SECONDS: Final = must_be("more than 0 seconds", lambda value: _is_number(va
 JITTER: Final = must_be(
     f"a share from 0 to {MOST_JITTER}", lambda value: _is_number(value) and 0 <= value <= MOST_JITTER
 )
+TEXTS: Final = texts(str)
+DIRECTORIES: Final = texts(str, PathLike)
 BYTES: Final = if_given(must_be("a number above 0", lambda value: _is_whole(value) and value > 0))
 
 
