@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-STORE: Final = Path(__file__).parents[2] / "build" / "strangers"
+STORE: Final = Path(__file__).parents[1] / "build" / "strangers"
 _LIMIT_S: Final = 180
 
 
@@ -110,7 +110,7 @@ class Source:
 
 
 def hashes(archives: Iterable[Path]) -> list[str]:
-    """For whoever pins a new version: `python -m tests.strangers.sources FILE...`."""
+    """For whoever pins a new version: `python -m strangers.sources FILE...`."""
     return [f"{hashlib.sha256(each.read_bytes()).hexdigest()}  {each.name}" for each in archives]
 
 

@@ -19,7 +19,7 @@ import uvloop
 
 from prefork.http.options import split
 from prefork.http.server import HttpServer
-from tests.strangers.case import Heard, Outcome
+from strangers.case import Heard, Outcome
 
 LIMIT_S = 10.0
 """Bound of each conversation."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from tests.strangers import gunicorn_requests, http_parser_c, httparse_rs, lighttpd_c, live
-from tests.strangers.case import Case, difference, pieces, together
-from tests.strangers.sources import Source
+from strangers import gunicorn_requests, http_parser_c, httparse_rs, lighttpd_c, live
+from strangers.case import Case, difference, pieces, together
+from strangers.sources import Source
 
 INTERFACES: Final[tuple[live.Interface, ...]] = ("asgi", "wsgi")
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.strangers.c_text import Token, tokens
-from tests.strangers.case import Case, Heard, with_hosts
+from strangers.c_text import Token, tokens
+from strangers.case import Case, Heard, with_hosts
 
 _PATH: Final = "vendor/http-parser/test.c"
 

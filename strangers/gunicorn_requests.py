@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tests.strangers.case import Case, Heard, with_hosts
+from strangers.case import Case, Heard, with_hosts
 
 _ESCAPES: Final = MappingProxyType({b"\\r": b"\r", b"\\n": b"\n", b"\\0": b"\0", b"\\t": b"\t"})
 

@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from tests.strangers.c_text import tokens
-from tests.strangers.case import Case, Heard
+from strangers.c_text import tokens
+from strangers.case import Case, Heard
 
 _PATH: Final = "src/t/test_request.c"
 _BODY: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):")

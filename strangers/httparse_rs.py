@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.strangers.c_text import Token, tokens
-from tests.strangers.case import Case, Heard, with_hosts
-from tests.strangers.gunicorn_requests import split_target
+from strangers.c_text import Token, tokens
+from strangers.case import Case, Heard, with_hosts
+from strangers.gunicorn_requests import split_target
 
 
 def read(folder: Path) -> list[Case]:

@@ -1,4 +1,4 @@
-"""Strangers' suites against our HTTP server: `python -m tests.strangers`, or `make strangers`.
+"""Strangers' suites against our HTTP server: `python -m strangers`, or `make strangers`.
 
 Peers ship collections of raw requests with what should become of them, and whole suites that talk to a server over
 sockets. Nothing of theirs lies here: their packages are fetched at run time, by name, version and hash (`sources`), and
