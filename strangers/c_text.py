@@ -1,4 +1,4 @@
-r"""String literals of C, Go-free: what stands between quotes, neighbours joined, escapes meant.
+r"""String literals of C, and of Rust: what stands between quotes, neighbours joined, escapes meant.
 
 Pure.
 """
@@ -35,13 +35,12 @@ def tokens(source: str) -> Iterator[Token]:
         if found["text"] is not None:
             held = (held or b"") + unescape(found["text"])
             continue
-        word = found["word"] or found["sign"]
-        if word is None:
+        if found["word"] is None and found["sign"] is None:  # a comment
             continue
         if held is not None:
             yield held
             held = None
-        yield word
+        yield found["word"] or found["sign"]
     if held is not None:
         yield held
 
@@ -52,25 +51,18 @@ def unescape(text: str) -> bytes:
     >>> unescape("a\\tb\\01\\xff")
     b'a\tb\x01\xff'
     """
-
-    def meant(found: re.Match[str]) -> str:
-        if found["hex"]:
-            return chr(int(found["hex"], 16) & 0xFF)
-        if found["octal"]:
-            return chr(int(found["octal"], 8) & 0xFF)
-        return _SIGNS.get(found["sign"], found["sign"])
-
-    return b"".join(
-        part if isinstance(part, bytes) else part.encode() for part in _parts(text, meant)
-    )
-
-
-def _parts(text: str, meant: object) -> Iterator[bytes]:
-    """Escapes are single bytes, whatever the source's encoding makes of what stands between them."""
-    assert callable(meant)
+    found: list[bytes] = []
     at = 0
-    for found in _ESCAPE.finditer(text):
-        yield text[at : found.start()].encode()
-        yield meant(found).encode("latin-1")
-        at = found.end()
-    yield text[at:].encode()
+    for escape in _ESCAPE.finditer(text):
+        # What stands between escapes is UTF-8; an escape is one byte, whatever that makes of its neighbours.
+        found += [text[at : escape.start()].encode(), _meant(escape)]
+        at = escape.end()
+    return b"".join((*found, text[at:].encode()))
+
+
+def _meant(escape: re.Match[str]) -> bytes:
+    if escape["hex"]:
+        return bytes([int(escape["hex"], 16) & 0xFF])
+    if escape["octal"]:
+        return bytes([int(escape["octal"], 8) & 0xFF])
+    return _SIGNS.get(escape["sign"], escape["sign"]).encode()

@@ -110,9 +110,9 @@ def _unlike_headers(wanted: Headers | None, got: Heard) -> list[str]:
         return []
     view = joined if got.is_decoded else by_name
     should, came = view(wanted), view(got.headers or ())
-    if got.is_decoded and should.pop("transfer-encoding", None):
+    if got.is_decoded and should.pop("transfer-encoding", ""):
         # WSGI is told the length of a body, however it came: RFC 3875 §4.1.2, §4.2.
-        came.pop("content-length", None)
+        came.pop("content-length", "")
     found = [f"header {name} missing" for name in sorted(should.keys() - came.keys())]
     found += [f"header {name} made up" for name in sorted(came.keys() - should.keys())]
     both = sorted(should.keys() & came.keys())

@@ -28,15 +28,15 @@ def _table(stream: Sequence[Token]) -> Iterator[Case]:
     """`const struct message requests[] = { {.name= "…" ,.raw= "…" … } … };`."""
     start = _find(stream, ["requests", "[", "]", "=", "{"]) + 5
     depth, number, entry = 0, 0, []
-    for token in stream[start:]:
-        if token == "{":
+    for part in stream[start:]:
+        if part == "{":
             depth += 1
-        elif token == "}":
+        elif part == "}":
             depth -= 1
             if depth < 0:
                 return
-        entry.append(token)
-        if depth == 0 and token == "}":
+        entry.append(part)
+        if depth == 0 and part == "}":
             number += 1
             yield _message(number, entry)
             entry = []
@@ -52,14 +52,14 @@ def _message(number: int, entry: Sequence[Token]) -> Case:
     raw = _bytes(said["raw"][0])
     method = str(said["method"][0]).removeprefix("HTTP_").replace("MSEARCH", "M-SEARCH")
     count = int(str(said["num_headers"][0])) if "num_headers" in said else 0
-    literals = [_text(token) for token in said.get("headers", ()) if isinstance(token, bytes)][: 2 * count]
+    literals = [_text(part) for part in said.get("headers", ()) if isinstance(part, bytes)][: 2 * count]
     headers = tuple((name.lower(), value) for name, value in zip(literals[::2], literals[1::2], strict=True))
     heard = Heard(
         method,
         # An absolute-form without a path has the path "/": RFC 9110 §4.2.3.
         (_text(said["request_path"][0]) or "/") if "request_path" in said else None,
         _text(said["query_string"][0]) if "query_string" in said else None,
-        f"{said['http_major'][0]}.{said['http_minor'][0]}",
+        ".".join(str(said[part][0]) for part in ("http_major", "http_minor")),
         headers,
         _bytes(said["body"][0]) if "body" in said and isinstance(said["body"][0], bytes) else None,
     )
@@ -74,14 +74,19 @@ def _simple(stream: Sequence[Token]) -> Iterator[Case]:
         if stream[at - 1] == "*" and stream[at + 1] == "=" and isinstance(stream[at + 2], bytes)
     }
     number = 0
-    for at, token in enumerate(stream):
-        if token not in ("test_simple", "test_simple_type") or stream[at + 1] != "(":
+    for at, part in enumerate(stream):
+        if part not in ("test_simple", "test_simple_type") or stream[at + 1] != "(":
             continue
-        raw, error = named.get(stream[at + 2], stream[at + 2]), stream[at + 4]
-        if not isinstance(raw, bytes) or not str(error).startswith("HPE_") or stream[at + 6] == "HTTP_RESPONSE":
+        raw, error = named.get(stream[at + 2], stream[at + 2]), str(stream[at + 4])
+        if not isinstance(raw, bytes) or not error.startswith("HPE_") or stream[at + 6] == "HTTP_RESPONSE":
             continue
         number += 1
-        is_cut = not raw.partition(b"\r\n\r\n")[1] or b"Content-Length: 6" in raw or b"42 " in raw or b"42\r\n" in raw
+        is_cut = (
+            not raw.partition(b"\r\n\r\n")[1]
+            or b"Content-Length: 6" in raw  # of a body of five bytes
+            or b"42 " in raw  # bytes of body, none of which follows
+            or b"42\r\n" in raw
+        )
         heard = (Heard(),) if error == "HPE_OK" else None
         yield Case(f"simple {number}: {error}", raw, heard, is_cut=is_cut)
 
@@ -89,11 +94,11 @@ def _simple(stream: Sequence[Token]) -> Iterator[Case]:
 def _methods(stream: Sequence[Token]) -> Iterator[Case]:
     for name, is_good in (("all_methods", True), ("bad_methods", False)):
         at = _find(stream, [name, "[", "]", "=", "{"]) + 5
-        for token in stream[at : stream.index("}", at)]:
-            if isinstance(token, bytes):
-                raw = token + b" / HTTP/1.1\r\n\r\n"
-                heard = (Heard(method=_text(token), path="/", version="1.1"),) if is_good else None
-                yield Case(f"{name}: {_text(token)}", raw, heard)
+        for part in stream[at : stream.index("}", at)]:
+            if isinstance(part, bytes):
+                raw = part + b" / HTTP/1.1\r\n\r\n"
+                heard = (Heard(method=_text(part), path="/", version="1.1"),) if is_good else None
+                yield Case(f"{name}: {_text(part)}", raw, heard)
 
 
 def _find(stream: Sequence[Token], wanted: Sequence[Token]) -> int:
@@ -103,10 +108,10 @@ def _find(stream: Sequence[Token], wanted: Sequence[Token]) -> int:
     raise LookupError(f"{' '.join(map(str, wanted))} is not in it")
 
 
-def _bytes(token: Token) -> bytes:
-    assert isinstance(token, bytes), token
-    return token
+def _bytes(part: Token) -> bytes:
+    assert isinstance(part, bytes), part
+    return part
 
 
-def _text(token: Token) -> str:
-    return _bytes(token).decode("latin-1")
+def _text(part: Token) -> str:
+    return _bytes(part).decode("latin-1")

@@ -9,6 +9,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from strangers.c_text import Token, tokens
@@ -28,9 +29,11 @@ def read(folder: Path) -> list[Case]:
 
 def _cases(stream: Sequence[Token]) -> Iterator[Case]:
     starts = [at for at in range(len(stream) - 5) if list(stream[at : at + 3]) == ["req", "!", "{"]]
-    for start, end in zip(starts, [*starts[1:], len(stream)], strict=True):
+    for start, end in pairwise([*starts, len(stream)]):
         name = stream[start + 3]
-        literal = next((at for at in range(start, min(start + 8, end)) if isinstance(stream[at], bytes)), None)
+        literal = next(
+            (at for at in range(start, min(start + 8, end)) if isinstance(stream[at], bytes)), None
+        )
         if literal is None:  # the macro itself
             continue
         raw = stream[literal]
@@ -58,7 +61,7 @@ def _heard(body: Sequence[Token]) -> Heard:
         if field in ("method", "path"):
             said[field] = literal.decode("latin-1")
         elif field == "version":
-            said[field] = f"1.{rest[5]}"
+            said[field] = "1." + str(rest[5])
         elif field == "headers" and rest[0] == "[":
             into = names if rest[4] == "name" else values
             into[int(str(rest[1]))] = literal.decode("latin-1")

@@ -23,8 +23,8 @@ def read(folder: Path) -> list[Case]:
     """All cases of lighttpd's sources, unpacked in `folder`."""
     stream = list(tokens((folder / _PATH).read_text(encoding="utf-8")))
     found: list[Case] = []
-    for at, token in enumerate(stream):
-        if token != "run_http_request_parse" or stream[at + 4] != "__LINE__":
+    for at, part in enumerate(stream):
+        if part != "run_http_request_parse" or stream[at + 4] != "__LINE__":
             continue
         status, name, raw = stream[at + 6], stream[at + 8], stream[at + 12]
         assert isinstance(name, bytes)

@@ -127,7 +127,7 @@ def in_thread(
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(server.serve(listener))
-        except BaseException as error:  # noqa: BLE001  (told below, where somebody reads it)
+        except BaseException as error:
             escaped.append(error)
 
     listener.setblocking(False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def of_junit(xml: str) -> Results:
     failed: dict[str, str] = {}
     skipped: dict[str, str] = {}
     seen: set[str] = set()
-    for case in ElementTree.fromstring(xml).iter("testcase"):  # noqa: S314  (pytest has written it just now)
+    for case in ET.fromstring(xml).iter("testcase"):  # noqa: S314  (pytest has written it just now)
         name = f"{case.get('classname', '').rpartition('.')[2]}::{_plain(case.get('name', ''))}"
         seen.add(name)
         for kind in ("failure", "error"):

@@ -89,7 +89,11 @@ class Source:
         try:
             subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, timeout=_LIMIT_S)
         except subprocess.CalledProcessError as error:
-            words = [line for line in error.stderr.decode(errors="replace").splitlines() if "rror" in line or "E:" in line]
+            words = [
+                line
+                for line in error.stderr.decode(errors="replace").splitlines()
+                if "rror" in line or "E:" in line
+            ]
             raise NotToBeHadError(f"{self} cannot be fetched: {(words or ['no word why'])[0]}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NotToBeHadError(f"{self} cannot be fetched: {error}") from error

@@ -15,7 +15,6 @@ from typing import Any
 
 import daphne.testing
 import hypothesis
-import pytest
 import uvloop
 
 from prefork.http.options import split
@@ -94,7 +93,7 @@ def run(self: Any) -> None:
         raise
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Before any test makes an instance."""
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile("strangers", phases=phases, database=None, derandomize=True)

@@ -9,10 +9,10 @@ Usage, in the folder `tests` of Django's source distribution: django_live.py LAB
 from __future__ import annotations
 
 import asyncio
-import os
 import runpy
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import django.test.testcases as theirs
@@ -64,6 +64,6 @@ class LiveServer:
 
 if __name__ == "__main__":
     theirs.LiveServerThread.server_class = LiveServer  # type: ignore[assignment]
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     sys.argv = ["runtests.py", *sys.argv[1:]]
     runpy.run_path("runtests.py", run_name="__main__")

@@ -66,7 +66,12 @@ def _wait_until_it_serves(port: int, process: subprocess.Popen[bytes]) -> None:
 def compliance() -> Iterator[dict[str, str]]:
     """The addresses of one fleet with all their applications, and of one over TLS; nothing stands for nginx."""
     folder = Path.cwd() / "asgi_compliance"
-    pair = ("--certfile", str(folder / "certs" / "server.crt"), "--keyfile", str(folder / "certs" / "server.key"))
+    pair = (
+        "--certfile",
+        str(folder / "certs" / "server.crt"),
+        "--keyfile",
+        str(folder / "certs" / "server.key"),
+    )
     plain, tls = free_port(), free_port()
     with serving("apps.main_app:app", folder, plain), serving("apps.main_app:app", folder, tls, *pair):
         yield {
@@ -80,7 +85,9 @@ def compliance() -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def frameworks() -> Iterator[bool]:
     """A fleet for each framework, at the ports that their table names from then on."""
-    (module,) = (each for name, each in sys.modules.items() if "conftest" in name and hasattr(each, "FRAMEWORKS"))
+    (module,) = (
+        each for name, each in sys.modules.items() if "conftest" in name and hasattr(each, "FRAMEWORKS")
+    )
     with contextlib.ExitStack() as stack:
         for name, app in _APPS.items():
             port = module.FRAMEWORKS[name]["port"] = free_port()

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
-import pytest
 import starlette.testclient as theirs
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -88,29 +87,30 @@ class LiveClient(theirs.TestClient):
         self.__dict__["_raises"] = options.get("raise_server_exceptions", True)
         self.__dict__["_root_path"] = options.get("root_path", "")
         super().__init__(app, *args, **options)
-        self._watched = Watched(self.app, self.app_state)
+        self.watched = Watched(self.app, self.app_state)
         self._port = 0
         self._stack = contextlib.ExitStack()
         _open.append(self._stack)
         self._transport = Transport(self)
+        self._stack.callback(self._transport.close)
 
     def serve(self, lifespan: str = "off") -> int:
         """The server's port; it is started the first time."""
         if not self._port:
             listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             given = {"lifespan": lifespan, "root_path": self._root_path.rstrip("/")}
-            self._stack.enter_context(live.in_thread(self._watched, "asgi", given, listener))
+            self._stack.enter_context(live.in_thread(self.watched, "asgi", given, listener))
             self._port = listener.getsockname()[1]
         return self._port
 
     def __enter__(self) -> Self:
         self.serve("on")
-        assert self._watched.started.wait(LIMIT_S), "the lifespan does not start"
-        if self._watched.raised:
+        assert self.watched.started.wait(LIMIT_S), "the lifespan does not start"
+        if self.watched.raised:
             # That it does not start is the server's to raise, too; what the application raised comes before.
             with contextlib.suppress(Exception):
                 self._stack.close()
-            self._watched.raise_what_it_raised()
+            self.watched.raise_what_it_raised()
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -118,18 +118,16 @@ class LiveClient(theirs.TestClient):
         try:
             self._stack.close()
         finally:
-            self._watched.raise_what_it_raised()
+            self.watched.raise_what_it_raised()
 
     def settle(self) -> None:
         """After an answer: wait for the application, and raise what it raised."""
-        self._watched.rest()
+        self.watched.rest()
         if self._raises:
-            self._watched.raise_what_it_raised()
-        self._watched.raised.clear()
+            self.watched.raise_what_it_raised()
+        self.watched.raised.clear()
 
-    def websocket_connect(
-        self, url: str, subprotocols: Sequence[str] | None = None, **options: Any
-    ) -> Any:
+    def websocket_connect(self, url: str, subprotocols: Sequence[str] | None = None, **options: Any) -> Any:
         url = urljoin("ws://testserver", url)
         request = self.build_request("GET", url.replace("ws", "http", 1), **options)
         return Session(self, request, list(subprotocols or ()))
@@ -155,8 +153,12 @@ class Transport(httpx.BaseTransport):  # type: ignore[misc]
         except httpx.TransportError:
             self._client.settle()
             raise
-        if request.method == "HEAD" or self._client._watched.raised:
-            self._client.settle()
+        if request.method == "HEAD" or self._client.watched.raised:
+            try:
+                self._client.settle()
+            except BaseException:
+                answer.close()
+                raise
         return httpx.Response(
             answer.status_code,
             headers=answer.headers.raw,
@@ -235,7 +237,14 @@ class Session:
             self._client.settle()
             raise
         assert self._socket.response is not None
-        handshake = {"upgrade", "connection", "sec-websocket-accept", "date", "server", "sec-websocket-protocol"}
+        handshake = {
+            "upgrade",
+            "connection",
+            "sec-websocket-accept",
+            "date",
+            "server",
+            "sec-websocket-protocol",
+        }
         self.accepted_subprotocol = self._socket.subprotocol
         self.extra_headers = [
             (name.lower().encode(), value.encode("latin-1"))
@@ -293,12 +302,12 @@ class Session:
         return json.loads(self._received("text" if mode == "text" else "bytes"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Before any test imports the name."""
     theirs.TestClient = LiveClient  # type: ignore[misc]
 
 
-def pytest_runtest_teardown(item: pytest.Item) -> None:
+def pytest_runtest_teardown() -> None:
     """End the servers of a test."""
     while _open:
         with contextlib.suppress(Exception):
