@@ -25,7 +25,7 @@ from tests.process.load import Load, Report
 
 APPS = Path(__file__).parent
 CLIENTS = 16
-END_LIMIT_S = 10.0
+END_LIMIT_S = 25.0
 GRACE = ("--grace-period", "3")
 
 

@@ -16,7 +16,7 @@ _ROW = re.compile(r"^\| `(?P<option>--[a-z-]+)`.*?`(?P<variable>PREFORK_[A-Z_]+)
 @cache
 def _reference() -> str:
     command = [sys.executable, "-m", "prefork.cli.reference"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=90).stdout
 
 
 def options_in_environment() -> frozenset[str]:

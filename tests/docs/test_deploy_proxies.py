@@ -44,11 +44,11 @@ def nginx_time_s(name: str) -> float:
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
 def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
     """`haproxy -c` says yes, and no to the same with one word misspelt."""
-    subprocess.run(["haproxy", "-c", "-f", str(HAPROXY)], check=True, capture_output=True, timeout=30)
+    subprocess.run(["haproxy", "-c", "-f", str(HAPROXY)], check=True, capture_output=True, timeout=60)
     wrong = tmp_path / "wrong.cfg"
     wrong.write_text(HAPROXY.read_text(encoding="utf-8").replace("option redispatch", "option redispach"))
     refused = subprocess.run(
-        ["haproxy", "-c", "-f", str(wrong)], check=False, capture_output=True, timeout=30
+        ["haproxy", "-c", "-f", str(wrong)], check=False, capture_output=True, timeout=60
     )
     assert refused.returncode != 0
 
@@ -70,7 +70,7 @@ def test_haproxy_agrees_with_prefork() -> None:
 def ask(path: str) -> bytes:
     """One answer, whole, over a Unix socket."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(45)
         client.connect(path)
         client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         received = bytearray()
@@ -111,7 +111,7 @@ def test_nginx_agrees_with_prefork() -> None:
 def test_nginx_takes_its_configuration_and_serves_with_it(tmp_path: Path) -> None:
     """`nginx -t` says yes; through it a client gets prefork's answer over the Unix socket."""
     subprocess.run(
-        ["nginx", "-t", "-p", str(tmp_path), "-c", str(NGINX)], check=True, capture_output=True, timeout=30
+        ["nginx", "-t", "-p", str(tmp_path), "-c", str(NGINX)], check=True, capture_output=True, timeout=60
     )
     tmp_path.chmod(0o755)
     inner, outer = f"/tmp/prefork-{os.getpid()}-in.sock", f"/tmp/prefork-{os.getpid()}-out.sock"  # noqa: S108
@@ -132,6 +132,6 @@ def test_nginx_takes_its_configuration_and_serves_with_it(tmp_path: Path) -> Non
             assert b"hello from worker" in ask(outer)
         finally:
             nginx.terminate()
-            nginx.wait(10)
+            nginx.wait(45)
             Path(outer).unlink(missing_ok=True)
         assert fleet.stop() == 0

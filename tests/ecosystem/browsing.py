@@ -21,7 +21,7 @@ ARGUMENTS = [
     # A name that a stranger has pointed at this machine (DNS rebinding).
     "--host-resolver-rules=MAP evil.example 127.0.0.1",
 ]
-WAIT_MS = 15_000
+WAIT_MS = 45_000
 
 
 @dataclass

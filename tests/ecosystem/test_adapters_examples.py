@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.process.harness import WAIT_S, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -32,19 +33,20 @@ def running(name: str, folder: Path) -> Iterator[Path]:
             wait_for(path, process)
             yield path
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=20) == 0, (folder / "log").read_text()
+            assert process.wait(timeout=WAIT_S) == 0, (folder / "log").read_text()
         finally:
             process.kill()
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     """Until the master listens; a connection then waits in the queue for the first worker."""
-    while process.poll() is None:
-        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-            probe.connect(str(path))
-            return
-        os.sched_yield()
-    raise AssertionError("the example ended before it listened")
+
+    def listens() -> bool:
+        assert process.poll() is None, "the example ended before it listened"
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(path)) == 0
+
+    wait_until(listens, "it listens")
 
 
 @pytest.mark.parametrize("name", [*HTTP, "waitress_app"])
@@ -52,7 +54,7 @@ def test_an_http_example_answers_and_ends_with_zero(name: str, tmp_path: Path) -
     """`python examples/x.py ADDRESS` serves a greeting, and TERM ends it."""
     with running(name, tmp_path) as path:
         transport = httpx.HTTPTransport(uds=str(path), http1=name != "hypercorn_h2", http2=True)
-        with httpx.Client(transport=transport, timeout=20) as client:
+        with httpx.Client(transport=transport, timeout=WAIT_S) as client:
             response = client.get("http://example/")
     assert response.status_code == 200
     assert "hello from worker" in response.text
@@ -63,7 +65,7 @@ def test_an_http_example_answers_and_ends_with_zero(name: str, tmp_path: Path) -
 def test_an_echo_example_echoes(name: str, tmp_path: Path) -> None:
     """The same for the examples that are not HTTP."""
     with running(name, tmp_path) as path, socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(WAIT_S)
         client.connect(str(path))
         client.sendall(b"echo\n")
         assert client.recv(100) == b"echo\n"

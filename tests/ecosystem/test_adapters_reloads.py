@@ -55,8 +55,8 @@ class Clients:
 
     def _open(self) -> http.client.HTTPConnection:
         if self.trust is None:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        return http.client.HTTPSConnection("localhost", self.port, timeout=20, context=self.trust)
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=45)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=45, context=self.trust)
 
     def _run(self, *, keeps_alive: bool) -> None:
         connection = self._open()
@@ -129,7 +129,7 @@ def ask_by_http2(url: str, trust: ssl.SSLContext | None, by_alpn: bool, stop: th
     """Ask until told to stop; how often. Raises whatever goes wrong."""
     count = 0
     verify: ssl.SSLContext | bool = False if trust is None else trust
-    with httpx.Client(http1=by_alpn, http2=True, verify=verify, timeout=20) as client:
+    with httpx.Client(http1=by_alpn, http2=True, verify=verify, timeout=45) as client:
         while not stop.is_set():
             response = client.get(url)
             assert (response.status_code, response.http_version) == (200, "HTTP/2")

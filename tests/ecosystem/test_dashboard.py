@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from tests.ecosystem.browsing import chromium, visit
 from tests.process.apps import ask, reload, serving, wait_until_ready
 from tests.process.attending import admin_port, status
-from tests.process.harness import Fleet
+from tests.process.harness import Fleet, free_port, wait_until
 from tests.process.test_admin import send_requests
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo"
@@ -40,8 +39,7 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def demo() -> Iterator[Fleet]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        admin = f"127.0.0.1:{free.getsockname()[1]}"
+    admin = f"127.0.0.1:{free_port()}"
     with Fleet.command(*serving("demo", folder=DEMO, workers=3), env={"PREFORK_ADMIN": admin}) as started:
         wait_until_ready(started, 3)
         yield started
@@ -96,7 +94,7 @@ def test_it_shows_a_worker_die_and_be_replaced(browser: Any, fleet: Fleet) -> No
             "(pid) => ![...document.querySelectorAll('#workers td:nth-child(2)')].some((cell) => cell.textContent === pid)",
             str(old),
         )
-        assert shown_pids(visited) == sorted(fleet.workers())
+        wait_until(lambda: shown_pids(visited) == sorted(fleet.workers()), "its successor is shown")
         assert f"pid {old}" in visited.text("#events")
         assert visited.page.query_selector("#chart-events .mark.bad") is not None
         assert visited.page.query_selector("#chart-rate .rule.bad") is not None
@@ -228,11 +226,13 @@ def test_the_demos_counter_is_shared(demo: Fleet) -> None:
         return found
 
     answers = [who() for _ in range(60)]
-    assert [answer["count"] for answer in answers] == list(range(1, 61))
-    assert len({answer["pid"] for answer in answers}) > 1
+    while len({answer["pid"] for answer in answers}) < 2:
+        answers.append(who())
+        assert len(answers) < 1000, "one worker answers all"
+    assert [answer["count"] for answer in answers] == list(range(1, len(answers) + 1))
     demo.kill(answers[-1]["pid"])
     reload(demo)
-    assert who()["count"] == 61
+    assert who()["count"] == len(answers) + 1
 
 
 def test_the_demos_button_is_no_strangers(demo: Fleet) -> None:

@@ -44,7 +44,7 @@ def test_autobahn(tmp_path: Path) -> None:
         }
         (tmp_path / "told.json").write_text(json.dumps(told))
         command = [wstest, "-m", "fuzzingclient", "-s", "told.json"]
-        subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=55)
+        subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=120)
     found = json.loads((tmp_path / "reports" / "index.json").read_text())["prefork"]
     assert len(found) > 250
     bad = {case: each for case, each in found.items() if {each["behavior"], each["behaviorClose"]} - GOOD}

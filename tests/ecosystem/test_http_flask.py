@@ -127,7 +127,7 @@ def test_a_session_is_kept_in_its_cookie(client: httpx.Client) -> None:
 
 
 def test_threads_of_a_pool_wait_side_by_side() -> None:
-    """Eight requests that sleep, in one worker of eight threads: no thread has two of them."""
+    """Eight requests that wait for each other, in one worker of eight threads: each has a thread of its own."""
     with serving(APP, "--threads", "8", workers=1) as fleet, ThreadPoolExecutor(8) as pool:
 
         def ask(_number: int) -> tuple[int, int]:

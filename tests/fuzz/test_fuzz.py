@@ -38,7 +38,7 @@ def test_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert (ended.returncode, list(tmp_path.iterdir())) == (0, []), (

@@ -17,7 +17,7 @@ from tests.process import procfs
 from tests.process.apps import UNCACHED, Held, Site, ask, reload, serving, wait_until_ready
 from tests.process.attending import admin_pid, admin_pids, admin_port, look, metric, status
 from tests.process.controlling import done
-from tests.process.harness import WAIT_S, Fleet, wait_until
+from tests.process.harness import WAIT_S, Fleet, free_port, wait_until
 from tests.process.load import Load
 from tests.process.test_command_options import needs_root
 from tests.process.test_promises_idle import _assert_idle
@@ -111,7 +111,8 @@ def test_the_queue(fleet_of: Callable[..., Fleet]) -> None:
     """Connections that nobody accepts, because everybody is stopped."""
     fleet = attended(fleet_of)
     for pid in fleet.workers():
-        os.kill(pid, signal.SIGSTOP)
+        fleet.kill(pid, signal.SIGSTOP)
+        wait_until(lambda pid=pid: procfs.state(pid) == "T", "the worker is stopped")
     waiting = [fleet.connect() for _ in range(3)]
     wait_until(lambda: status(fleet)["queue_depth"] == 3, "they wait", show=lambda: str(status(fleet)))
     assert metric(fleet, "prefork_queue_depth") == 3
@@ -152,7 +153,7 @@ def test_readiness(fleet_of: Callable[..., Fleet], tmp_path: Path) -> None:
     assert look(fleet, "/healthz")[0] == 200
     assert held.answer()
     assert fleet.wait() == 0
-    fleet.assert_nothing_left(1.0)
+    fleet.assert_nothing_left()
 
 
 def test_not_ready_before_it_is(fleet_of: Callable[..., Fleet], python_script: Callable[..., Path]) -> None:
@@ -190,8 +191,7 @@ def test_strangers_are_refused(fleet_of: Callable[..., Fleet]) -> None:
 
 def test_it_listens_on_loopback_if_a_port_is_all_that_is_said(fleet_of: Callable[..., Fleet]) -> None:
     """Nobody else is let in by a short command line."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     fleet = fleet_of(*serving("web", "--admin", str(port)))
     wait_until_ready(fleet)
     assert admin_port(fleet) == port
@@ -234,7 +234,7 @@ def test_one_that_hangs_delays_nobody(fleet_of: Callable[..., Fleet]) -> None:
     assert ask(fleet)
     reload(fleet)
     assert fleet.stop() == 0
-    fleet.assert_nothing_left(1.0)
+    fleet.assert_nothing_left()
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_it_does_not_outlive_its_master(fleet_of: Callable[..., Fleet]) -> None:
     """However that ends."""
     fleet = attended(fleet_of)
     fleet.signal(signal.SIGKILL)
-    fleet.assert_nothing_left(1.0)
+    fleet.assert_nothing_left()
 
 
 @needs_root
@@ -273,7 +273,7 @@ def test_it_hears_of_its_masters_end_although_it_has_given_up_its_rights(
     assert Path(f"/proc/{admin_pid(fleet)}").stat().st_uid != 0
     assert status(fleet)["memory_pss_bytes"] > 1_000_000
     fleet.signal(signal.SIGKILL)
-    fleet.assert_nothing_left(1.0)
+    fleet.assert_nothing_left()
 
 
 @pytest.mark.slow

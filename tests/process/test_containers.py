@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -192,7 +193,8 @@ def test_a_root_that_is_read_only(
 
 def low_port() -> int:
     """A free port of the loopback that only root may open."""
-    for port in range(1023, 600, -1):
+    # In an order that is each process's own: this test may run twice at the same time.
+    for port in random.SystemRandom().sample(range(600, 1024), 424):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port

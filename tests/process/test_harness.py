@@ -96,7 +96,7 @@ def test_strangers_are_not_touched(python_script: Callable[..., Path]) -> None:
                 fleet.kill(stranger.pid)
         assert stranger.poll() is None
     finally:
-        stranger.communicate(b"\n", timeout=20)
+        stranger.communicate(b"\n", timeout=45)
     assert stranger.returncode == 0
 
 

@@ -168,7 +168,7 @@ def test_a_stop_does_not_wait_for_the_back_off(python_script: Script) -> None:
         for worker in ready_workers(fleet, 2):
             fleet.kill(worker)
         fleet.wait_for_all("next start in", 2)
-        assert fleet.stop(timeout_s=10) == 0
+        assert fleet.stop() == 0
         assert "returned" in fleet.output
 
 

@@ -161,7 +161,7 @@ def test_a_failing_hook_does_not_wait_for_a_stubborn_child(python_script: Script
     """
     with run(python_script(source), "fork") as fleet:
         fleet.kill(ready_workers(fleet, 2)[0])
-        fleet.wait_for("raised ValueError: no more", timeout_s=10)
+        fleet.wait_for("raised ValueError: no more")
         assert fleet.wait() == 0
         fleet.assert_nothing_left()
 

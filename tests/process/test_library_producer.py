@@ -63,7 +63,7 @@ BROKEN = """
 def test_a_broken_producer_is_told_clearly(python_script: Script, which: str, message: str) -> None:
     """Each way to break the contract is a CommandProducerError of its own; what was started is killed."""
     with run(python_script(BROKEN), "exec", which) as fleet:
-        fleet.wait_for(f"raised CommandProducerError: command_producer {message}", timeout_s=5)
+        fleet.wait_for(f"raised CommandProducerError: command_producer {message}")
         fleet.wait_for(r"first child: \[-9\]" if which == "second" else r"first child: \[\]")
         fleet.wait_for("clean: True")
         assert fleet.wait() == 0

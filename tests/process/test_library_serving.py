@@ -143,7 +143,7 @@ HALF = """
 def test_a_worker_that_cannot_serve_all_is_no_worker(python_script: Script) -> None:
     """One of two addresses fails: that is a crash, not a worker that serves half."""
     with run(python_script(HALF), "fork", str(free_port())) as fleet:
-        fleet.wait_for("raised OverRecoveryError", timeout_s=5)
+        fleet.wait_for("raised OverRecoveryError")
         assert fleet.wait() == 0
         assert "RuntimeError: the second cannot be served" in fleet.output
 
@@ -193,7 +193,7 @@ def test_term_in_a_slow_start_is_obeyed(python_script: Script, tmp_path: Path, m
     os.mkfifo(gate)
     with run(python_script(SLOW), method, str(gate), "accept") as fleet:
         fleet.wait_for("starting")
-        assert fleet.stop(timeout_s=5) == 0
+        assert fleet.stop() == 0
         fleet.assert_nothing_left()
 
 

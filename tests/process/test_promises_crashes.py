@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +26,29 @@ CRASHES = """
 SPAWN_FAILS = r"worker \d: cannot be spawned, will be tried again: .*"
 
 
+def helpers_of(fleet: Fleet, *, but: Collection[int] = ()) -> tuple[int, int]:
+    """Wait until there are a zygote and a worker that it has parked, none of them one of `but`: their pids.
+
+    Both are children of the master; the zygote is the older one. Nobody may be on the way to serve.
+    """
+    found: list[procfs.Process] = []
+
+    def are_there() -> bool:
+        workers = set(fleet.workers())
+        seen = [procfs.identify(pid) for pid in procfs.children(fleet.pid) if pid not in workers]
+        found[:] = sorted(filter(None, seen), key=lambda process: (process.start_ticks, process.pid))
+        return len(found) == 2 and not {process.pid for process in found} & set(but)
+
+    wait_until(
+        are_there, "a zygote and the worker that it has parked", show=lambda: f"{found}\n{fleet.output}"
+    )
+    zygote, parked = found
+    return zygote.pid, parked.pid
+
+
 def zygote_of(fleet: Fleet) -> int:
-    """The pid of the zygote; 0 while there is none. It is older than the worker that it has parked."""
-    workers = set(fleet.workers())
-    return min((pid for pid in procfs.children(fleet.pid) if pid not in workers), default=0)
+    """The pid of the zygote, once it has parked a worker."""
+    return helpers_of(fleet)[0]
 
 
 def test_a_crash_loop_at_the_start_ends_the_master(fleet_of: Callable[..., Fleet], tmp_path: Path) -> None:
@@ -81,11 +100,11 @@ def test_the_zygote_is_replaced_and_nobody_notices(
     fleet = fleet_of(*serving("web"))
     workers = wait_until_ready(fleet)
     load = load_on(fleet.url, clients=8)
+    helpers = helpers_of(fleet)
     for _ in range(2):
-        zygote = zygote_of(fleet)
-        fleet.kill(zygote)
+        fleet.kill(helpers[0])
         fleet.wait_for(r"zygote of generation 1.* killed by signal 9")
-        wait_until(lambda gone=zygote: zygote_of(fleet) not in (0, gone), "there is another zygote")
+        helpers = helpers_of(fleet, but=helpers)
     assert fleet.workers() == workers
     report = load.finish()
     assert not report.failed, report
@@ -114,13 +133,7 @@ def test_a_parked_worker_that_is_killed_is_not_missed(fleet_of: Callable[..., Fl
     """Whoever was forked ahead of time may die too: the next crash is answered all the same, no zombie stays."""
     fleet = fleet_of(*serving("web"))
     workers = wait_until_ready(fleet)
-    zygote = zygote_of(fleet)
-
-    def parked() -> list[int]:
-        return [pid for pid in procfs.children(fleet.pid) if pid not in (*workers, zygote)]
-
-    wait_until(parked, "a worker is parked")
-    spare = parked()[0]
+    _, spare = helpers_of(fleet)
     fleet.kill(spare)
     wait_until(lambda: not procfs.state(spare), "it is reaped")
     mark = fleet.mark()

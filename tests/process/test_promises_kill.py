@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.process import procfs
-from tests.process.apps import Held, Request, answering_pid, ask, pid_of, serving, wait_until_ready
+from tests.process.apps import Held, Litter, Request, answering_pid, pid_of, serving, wait_until_ready
 from tests.process.harness import Fleet, wait_until
 from tests.process.load import Load
 
@@ -85,22 +85,17 @@ def test_a_killed_worker_is_replaced_and_the_log_says_so(fleet_of: Callable[...,
     workers = wait_until_ready(fleet)
     mark = fleet.mark()
     fleet.kill(workers[1])
-    fleet.wait_for(rf"worker 1 \(pid {workers[1]}, generation 1\) crashed: killed by signal 9", since=mark)
-    fleet.wait_for(r"worker 1 \(pid \d+, generation 1\) ready", since=mark)
+    crashed = rf"worker (\d) \(pid {workers[1]}, generation 1\) crashed: killed by signal 9"
+    slot = fleet.wait_for(crashed, since=mark)[1]
+    fleet.wait_for(rf"worker {slot} \(pid \d+, generation 1\) ready", since=mark)
     assert len(fleet.workers()) == 2
     assert workers[0] in fleet.workers()
 
 
-def test_what_workers_leave_behind_is_reaped(fleet_of: Callable[..., Fleet]) -> None:
+def test_what_workers_leave_behind_is_reaped(fleet_of: Callable[..., Fleet], tmp_path: Path) -> None:
     """A worker's orphans become the master's children, as in a container where it is process 1: no zombies."""
     fleet = fleet_of(*serving("web"))
     wait_until_ready(fleet)
-    for _ in range(5):
-        assert ask(fleet, "/litter")
-    sleepers = [pid for pid in procfs.children(fleet.pid) if procfs.command_line(pid)[:1] == ["sleep"]]
-    assert sleepers
-    wait_until(
-        lambda: not any(procfs.state(pid) for pid in sleepers), "every orphan is reaped, not only dead"
-    )
+    Litter(fleet, tmp_path, fleet.pid).wait_until_reaped()
     assert fleet.is_running
     assert answering_pid(fleet)

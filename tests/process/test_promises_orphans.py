@@ -20,16 +20,11 @@ from tests.process.test_promises_stop import (
     STARTUP_WAITS,
 )
 
-LEFT_S = 1.0
-"""What is promised."""
-SLACK_S = 2.0
-"""What is asserted, on a machine that other tests keep busy. benchmarks/supervision.py measures the promise."""
-
 
 def _dies_with_its_master(fleet: Fleet) -> None:
     assert fleet.members()  # remembered by the fleet, so that even an orphan in disguise is found
     fleet.kill(fleet.pid)
-    fleet.assert_nothing_left(LEFT_S + SLACK_S)
+    fleet.assert_nothing_left()
 
 
 @METHODS

@@ -34,7 +34,7 @@ def test_a_queue_that_is_served_slowly_is_served_to_its_end(
     fleet.wait_for_workers(2)
     with ExitStack() as open_clients:
         clients = [
-            open_clients.enter_context(socket.create_connection(("127.0.0.1", fleet.port), timeout=20))
+            open_clients.enter_context(socket.create_connection(("127.0.0.1", fleet.port), timeout=45))
             for _ in range(CLIENTS)
         ]
         fleet.signal(signal.SIGTTOU)

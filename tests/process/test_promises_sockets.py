@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.apps import Site, ask, pid_of, serving, wait_until_ready
-from tests.process.harness import Fleet, free_port, run_to_end, wait_until
+from tests.process.harness import WAIT_S, Fleet, free_port, run_to_end, wait_until
 from tests.process.load import Load
 from tests.process.test_promises_upgrade import upgrade
 
@@ -86,7 +86,7 @@ def test_a_stale_unix_socket_is_replaced(fleet_of: Callable[..., Fleet], tmp_pat
     first = fleet_of(*serving("web", bind=f"unix:{path}"))
     wait_until_ready(first)
     first.stop(signal.SIGKILL)
-    first.assert_nothing_left(5.0)
+    first.assert_nothing_left()
     assert path.exists()
     second = fleet_of(*serving("web", bind=f"unix:{path}"))
     workers = wait_until_ready(second)
@@ -236,7 +236,7 @@ def test_socket_activation_survives_an_upgrade(
     assert not report.failed, report
     assert ask(fleet)
     fleet.kill(third, signal.SIGTERM)
-    fleet.assert_nothing_left(10.0)
+    fleet.assert_nothing_left(WAIT_S)
 
 
 def test_workers_and_their_programs_know_nothing_of_the_activation(

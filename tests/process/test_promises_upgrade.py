@@ -11,7 +11,7 @@ import pytest
 
 from tests.process import procfs
 from tests.process.apps import GOOD, UNCACHED, Held, Site, ask, pid_of, serving, wait_until_ready
-from tests.process.harness import Fleet, wait_until
+from tests.process.harness import WAIT_S, Fleet, wait_until
 from tests.process.load import Load
 from tests.process.test_promises_signals import ServiceManager, listening_sockets
 
@@ -33,7 +33,7 @@ def upgrade(fleet: Fleet, master: int, workers: int = 2) -> int:
 def end(fleet: Fleet, master: int) -> None:
     """Stop the master that is the last one, gracefully; nobody of the whole line is left."""
     fleet.kill(master, signal.SIGTERM)
-    fleet.assert_nothing_left(10.0)
+    fleet.assert_nothing_left(WAIT_S)
     assert not fleet.find_all("Traceback")
 
 
@@ -160,7 +160,7 @@ def test_a_new_program_that_fails_changes_nothing(
     report = load.finish()
     assert not report.failed, report
     fleet.kill(master, signal.SIGTERM)
-    fleet.assert_nothing_left(10.0)
+    fleet.assert_nothing_left(WAIT_S)
 
 
 def test_a_new_program_that_hangs_is_given_up(
@@ -168,7 +168,7 @@ def test_a_new_program_that_hangs_is_given_up(
 ) -> None:
     """The new master's own boot time-out, or the old one's patience: either way it ends, with all its children."""
     site = Site(tmp_path)
-    fleet = fleet_of(*site.serving("--boot-timeout", "2"), env=UNCACHED)
+    fleet = fleet_of(*site.serving("--boot-timeout", "5"), env=UNCACHED)
     old = wait_until_ready(fleet)
     load = load_on(fleet.url, clients=8)
     site.write("import time; time.sleep(1000)")
@@ -325,5 +325,5 @@ def test_the_service_manager_learns_of_the_new_main_process(
     while "STOPPING" not in last:
         assert not re.search("READY", str(last))
         last = manager.hear()
-    fleet.assert_nothing_left(10.0)
+    fleet.assert_nothing_left(WAIT_S)
     manager.close()

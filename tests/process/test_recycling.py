@@ -190,5 +190,5 @@ def test_a_stop_in_the_middle_of_it(fleet_of: Callable[..., Fleet], tmp_path: Pa
     wait_until_ready(fleet)
     marker.touch()
     wait_until(lambda: fleet.find_all("hanging"), "somebody hangs", show=lambda: fleet.output)
-    assert fleet.stop(signal.SIGTERM, timeout_s=5.0) == 0
+    assert fleet.stop(signal.SIGTERM) == 0
     fleet.assert_nothing_left()

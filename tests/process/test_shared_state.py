@@ -12,7 +12,7 @@ import pytest
 
 from prefork.shared.place import VARIABLE
 from tests.process.apps import UNCACHED, Site, ask, pid_of, reload, wait_until_ready
-from tests.process.harness import Fleet, wait_until
+from tests.process.harness import WAIT_S, Fleet, wait_until
 from tests.process.test_promises_idle import _assert_idle
 from tests.process.test_promises_upgrade import end, upgrade
 
@@ -190,7 +190,7 @@ def test_what_a_killed_master_left_is_removed_by_the_next_start(
     wait_until_ready(first)
     _, left = ask_both(first)
     first.signal(signal.SIGKILL)
-    first.assert_nothing_left(10.0)
+    first.assert_nothing_left(WAIT_S)
     assert left.is_dir()
     second = fleet_of(*site.serving("--shared", "lmdb://?size_mb=4"), env=UNCACHED)
     wait_until_ready(second)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.process.two_hosts import HOSTS, TwoHosts, reason_to_skip, rolling_update
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -276,12 +276,12 @@ def test_an_error_in_a_lock_lets_it_go(world: World, run: Run) -> None:
 
 def test_a_lease_that_has_ended_is_told(world: World, run: Run) -> None:
     """When it is let go."""
-    lock = AsyncLock("nightly", lease_s=0.05, url=world.url)
+    lock = AsyncLock("nightly", lease_s=world.moment_s, url=world.url)
 
     async def story() -> None:
         await lock.acquire()
         other = Lock("nightly", lease_s=LEASE_S, url=world.url)
-        world.after(0.05, lambda: other.acquire(timeout_s=0))
+        world.after(world.moment_s, lambda: other.acquire(timeout_s=0))
         assert not await lock.is_held()
         with pytest.raises(LockLostError):
             await lock.release()
@@ -294,7 +294,7 @@ def test_a_lock_of_a_process_that_was_killed_wakes_the_loop(
     common_world: World, run: Run, crowd: Crowd
 ) -> None:
     """The waiting task gets it, and the loop was free meanwhile."""
-    lease_s = None if common_world.store.is_local else 1.0
+    lease_s = None if common_world.store.is_local else 3.0
     lock, plain = (kind("nightly", lease_s=lease_s, url=common_world.url) for kind in (AsyncLock, Lock))
     read, write = os.pipe()
 

@@ -77,9 +77,9 @@ def test_an_entry_expires(world: World) -> None:
     """Whoever asks later finds nothing; `add` may store anew, `replace`, `touch` and `delete` find nothing."""
     cache = cache_in(world)
     for key in ("added", "replaced", "touched", "deleted", "swapped", "got"):  # the last one ends last
-        cache.set(key, 1, ttl_s=0.05)
+        cache.set(key, 1, ttl_s=world.moment_s)
     token = cache.gets("swapped")[1]
-    world.after(0.05, lambda: "got" not in cache)
+    world.after(world.moment_s, lambda: "got" not in cache)
     assert cache.add("added", 2)
     assert not cache.replace("replaced", 2)
     assert not cache.touch("touched", 10)
@@ -90,22 +90,22 @@ def test_an_entry_expires(world: World) -> None:
 
 def test_an_entry_lives_as_long_as_the_cache_says(world: World) -> None:
     """`ttl_s` of the cache holds where a call says nothing; None in a call is for ever."""
-    cache = cache_in(world, ttl_s=0.05)
+    cache = cache_in(world, ttl_s=world.moment_s)
     cache.set("short", 1)
     cache.set("long", 1, ttl_s=None)
-    world.after(0.05, lambda: "short" not in cache)
+    world.after(world.moment_s, lambda: "short" not in cache)
     assert "long" in cache
 
 
 def test_touch_gives_a_new_life(world: World) -> None:
     """Longer, shorter, or without end."""
     cache = cache_in(world)
-    cache.set("longer", 1, ttl_s=0.05)
+    cache.set("longer", 1, ttl_s=world.moment_s)
     cache.set("shorter", 1)
     assert cache.touch("longer", None)
-    assert cache.touch("shorter", 0.05)
+    assert cache.touch("shorter", world.moment_s)
     assert not cache.touch("nothing", 1)
-    world.after(0.05, lambda: "shorter" not in cache)
+    world.after(world.moment_s, lambda: "shorter" not in cache)
     assert cache.get("longer") == 1
 
 
@@ -155,9 +155,9 @@ def test_increment_gives_each_caller_a_number_of_its_own(world: World) -> None:
 def test_increment_keeps_the_time_to_live(world: World) -> None:
     """A count for a while ends when it was to end."""
     cache = cache_in(world)
-    cache.increment("count", ttl_s=0.2)
+    cache.increment("count", ttl_s=world.moment_s)
     cache.increment("count", ttl_s=1000)
-    world.after(0.2, lambda: "count" not in cache)
+    world.after(world.moment_s, lambda: "count" not in cache)
 
 
 @pytest.mark.parametrize("value", [b"12", "12", 1.5, None])

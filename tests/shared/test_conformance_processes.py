@@ -10,9 +10,9 @@ import time
 import pytest
 
 from prefork.shared import Cache, Counter, Lock, Metrics, Topic
-from tests.shared.worlds import Crowd, World
+from tests.shared.worlds import WAIT_S, Crowd, World
 
-LEASE_S = 2.0
+LEASE_S = 4.0
 
 
 def lease_of(world: World) -> float | None:
@@ -179,7 +179,7 @@ def test_a_lock_ends_with_its_holder(common_world: World, crowd: Crowd, number: 
     assert os.read(read, 1) == b"!"
     assert not lock.acquire(timeout_s=0)
     os.kill(holder, number)
-    assert lock.acquire(timeout_s=20)
+    assert lock.acquire(timeout_s=WAIT_S)
     lock.release()
     os.close(read)
     os.close(write)
@@ -212,7 +212,7 @@ def test_one_tells_all_others(common_world: World, crowd: Crowd) -> None:
     def listen() -> list[int]:
         with topic.listen() as listener:
             os.write(write, b"!")
-            return [listener.get(timeout_s=20) for _ in range(100)]
+            return [listener.get(timeout_s=WAIT_S) for _ in range(100)]
 
     for _ in range(3):
         crowd.add(listen)
@@ -243,7 +243,7 @@ def test_a_killed_listener_stops_nobody(common_world: World, crowd: Crowd) -> No
     crowd.kill(pid)
     with topic.listen() as listener:
         topic.publish("still here")
-        assert listener.get(timeout_s=20) == "still here"
+        assert listener.get(timeout_s=WAIT_S) == "still here"
     os.close(read)
     os.close(write)
 

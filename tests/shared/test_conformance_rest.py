@@ -29,7 +29,7 @@ def will_be_readable(thing: object) -> bool:
     """Whether there is something to hear soon."""
     poll = select.poll()
     poll.register(thing, select.POLLIN)  # type: ignore[arg-type]
-    return bool(poll.poll(10_000))
+    return bool(poll.poll(45_000))
 
 
 # -- counters ---------------------------------------------------------------------------------------------
@@ -157,21 +157,21 @@ def test_mistakes_with_metrics_are_told(world: World) -> None:
 
 
 def test_a_token_bucket_lets_a_burst_through_and_then_an_even_flow(world: World) -> None:
-    """Three at once, then one each third of a tenth of a second."""
-    limiter = RateLimiter("login", limit=3, window_s=0.3, url=world.url)
+    """Three at once, then one each third of the window."""
+    limiter = RateLimiter("login", limit=3, window_s=3 * world.moment_s, url=world.url)
     assert [limiter.take("a").is_allowed for _ in range(4)] == [True, True, True, False]
     assert limiter.take("b").is_allowed
     refused = limiter.take("a")
-    assert 0 < refused.retry_after_s <= 0.1
+    assert 0 < refused.retry_after_s <= world.moment_s * 1.001  # as exact as a float
     assert refused.remaining < 1
-    world.after(0.1, lambda: limiter.take("a").is_allowed)
+    world.after(world.moment_s, lambda: limiter.take("a").is_allowed)
 
 
 def test_a_bucket_never_holds_more_than_its_burst(world: World) -> None:
     """However long nobody came."""
-    limiter = RateLimiter("login", limit=10, window_s=0.1, burst=2, url=world.url)
+    limiter = RateLimiter("login", limit=10, window_s=10 * world.moment_s, burst=2, url=world.url)
     limiter.take("a")
-    world.after(0.05, lambda: limiter.take("a", 2).is_allowed)
+    world.after(world.moment_s, lambda: limiter.take("a", 2).is_allowed)
     assert not limiter.take("a", 2).is_allowed
 
 
@@ -250,15 +250,15 @@ def test_who_waits_gets_the_lock_when_it_is_let_go(world: World) -> None:
         assert not is_readable(waiter)
     assert will_be_readable(waiter)
     waiter.close()
-    thread.join(10)
+    thread.join(45)
     assert got == [1]
 
 
 def test_a_lease_ends(world: World) -> None:
     """Then another may take it, and who had it learns that it was lost."""
-    first, second = (Lock("nightly", lease_s=0.05, url=world.url) for _ in range(2))
+    first, second = (Lock("nightly", lease_s=lease_s, url=world.url) for lease_s in (world.moment_s, LEASE_S))
     first.acquire()
-    world.after(0.05, lambda: second.acquire(timeout_s=0))
+    world.after(world.moment_s, lambda: second.acquire(timeout_s=0))
     assert not first.is_held()
     with pytest.raises(LockLostError, match="lease"):
         first.release()
@@ -270,7 +270,7 @@ def test_who_waits_knows_when_a_lease_ends(world: World) -> None:
     """`retry_after_s` is what is left of it."""
     hold = world.store.try_lock(b"lx", 5.0)
     waiter = world.store.lock_waiter(b"lx")
-    assert waiter.retry_after_s == pytest.approx(5.0, abs=1.0)
+    assert 0 < waiter.retry_after_s <= 5.0
     waiter.close()
     assert hold is not None
     assert hold.release()
@@ -312,7 +312,7 @@ def test_all_listeners_hear_what_is_said_in_order(world: World) -> None:
         for number in range(3):
             topic.publish({"number": number})
         for listener in (first, second):
-            assert [listener.get(timeout_s=10) for _ in range(3)] == [{"number": n} for n in range(3)]
+            assert [listener.get(timeout_s=45) for _ in range(3)] == [{"number": n} for n in range(3)]
         assert first.take() == []
         with pytest.raises(TimeoutError):
             first.get(timeout_s=0.01)
@@ -326,7 +326,7 @@ def test_who_has_left_hears_nothing(world: World) -> None:
     gone.close()
     with topic.listen() as listener:
         topic.publish(1)
-        assert listener.get(timeout_s=10) == 1
+        assert listener.get(timeout_s=45) == 1
 
 
 def test_who_is_too_slow_is_told(world: World) -> None:
@@ -344,7 +344,7 @@ def test_who_is_too_slow_is_told(world: World) -> None:
         assert left == list(range(300 - len(left), 300))
         assert len(left) >= 200
         topic.publish("more")
-        assert listener.get(timeout_s=10) == "more"
+        assert listener.get(timeout_s=45) == "more"
 
 
 def test_a_message_that_cannot_be_is_refused(world: World) -> None:

@@ -11,9 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -32,6 +30,7 @@ from prefork.shared.local.cells import COLUMNS
 from prefork.shared.local.store import LmdbStore
 from prefork.shared.place import parse
 from tests.shared.worlds import Clock, Crowd
+from tests.shared.zipf import hits_of_lru, requests
 
 MEGA = 2**20
 
@@ -95,30 +94,11 @@ def test_values_that_grow_and_shrink_fit(made: Callable[..., LmdbStore], directo
     assert bytes_below(directory) <= 4 * MEGA
 
 
-def zipf(keys: int, skew: float, count: int) -> list[int]:
-    weights = list(accumulate(1 / rank**skew for rank in range(1, keys + 1)))
-    return random.Random(11).choices(range(keys), cum_weights=weights, k=count)
-
-
-def hits_of_lru(sequence: list[int], capacity: int) -> int:
-    held: OrderedDict[int, None] = OrderedDict()
-    hits = 0
-    for key in sequence:
-        if key in held:
-            held.move_to_end(key)
-            hits += 1
-        else:
-            held[key] = None
-            if len(held) > capacity:
-                held.popitem(last=False)
-    return hits
-
-
 @pytest.mark.parametrize("skew", [0.8, 1.0, 1.2])
 def test_hits_are_within_three_points_of_exact_lru(made: Callable[..., LmdbStore], skew: float) -> None:
     """As many entries, the same requests: what CLOCK loses against exact recency is little, or nothing."""
     space = made("size_mb=4").space(b"x")
-    sequence = zipf(30_000, skew, 60_000)
+    sequence = requests(30_000, skew, 60_000, seed=11)
     hits, counts = 0, []
     for number, key in enumerate(sequence):
         name = b"%d" % (key * 7919 % 30_011)
@@ -213,7 +193,7 @@ def damaged_in_another_process(folder: Path, damage: Callable[[Path], None]) -> 
     )
     for code, after in ((fill, damage), (use, None)):
         ended = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False
         )
         if after is not None:
             assert ended.returncode == 0, ended.stderr
@@ -678,6 +658,27 @@ def test_a_listener_that_is_gone_leaves_no_file(made: Callable[..., LmdbStore], 
     assert len(list(folder.iterdir())) == 1
     store.publish(b"news", b"x")
     assert list(folder.iterdir()) == []
+
+
+def test_a_listener_that_leaves_in_the_midst_of_a_word_stops_nobody(
+    made: Callable[..., LmdbStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone when the speaker is about to wake it: the others are woken, and the speaker notices nothing."""
+    store = made()
+    leaving, staying = store.subscribe(b"news"), store.subscribe(b"news")
+    plain = os.open
+
+    def open_and_leave(path: str, flags: int, mode: int = 0o777) -> int:
+        fd = plain(path, flags, mode)
+        if path == str(leaving._path):
+            leaving.close()
+        return fd
+
+    monkeypatch.setattr(topics.os, "open", open_and_leave)
+    store.publish(b"news", b"x")
+    monkeypatch.undo()
+    assert staying.take() == [b"x"]
+    staying.close()
 
 
 def test_a_log_of_messages_is_bounded(made: Callable[..., LmdbStore]) -> None:

@@ -55,13 +55,13 @@ def test_a_value_ends(world: World) -> None:
     """After `ttl_s`."""
     calls: list[int] = []
 
-    @cached(ttl_s=0.05, url=world.url, name="times")
+    @cached(ttl_s=world.moment_s, url=world.url, name="times")
     def count() -> int:
         calls.append(1)
         return len(calls)
 
     assert count() == 1
-    world.after(0.05, lambda: count() > 1)
+    world.after(world.moment_s, lambda: count() > 1)
 
 
 def test_what_is_raised_and_what_is_none(world: World) -> None:

@@ -118,13 +118,13 @@ def test_a_server_that_goes_during_a_computation_takes_nothing_with_it(own_serve
 
 def test_a_server_that_is_silent_is_waited_for_once(own_server: RedisServer) -> None:
     """One call waits for `timeout_s`, the next ones fail at once; when it speaks again all is well."""
-    url = f"{own_server.new_url()}&timeout_s=0.2"
+    url = f"{own_server.new_url()}&timeout_s=2"
     cache = Cache("pages", url=url)
     cache.set("key", 1)
     assert own_server._popen is not None
     os.kill(own_server._popen.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(StoreUnavailableError, match=r"no answer within 0\.2 s"):
+        with pytest.raises(StoreUnavailableError, match=r"no answer within 2 s"):
             cache.get("key")
         with pytest.raises(StoreUnavailableError, match="a moment ago"):
             cache.get("key")
@@ -195,7 +195,7 @@ def test_a_fork_has_connections_of_its_own(url: str, crowd: Crowd) -> None:
 
 def test_a_lock_without_a_lease_is_kept_while_its_process_lives(url: str, crowd: Crowd) -> None:
     """Its lease, of the URL, is made longer again and again; when the process is killed it ends by itself."""
-    url = f"{url}&lease_s=0.5"
+    url = f"{url}&lease_s=3"
     lock, admin = Lock("nightly", url=url), client_of(url.partition("&")[0])
     read, write = os.pipe()
 
@@ -208,8 +208,8 @@ def test_a_lock_without_a_lease_is_kept_while_its_process_lives(url: str, crowd:
     crowd.go()
     assert os.read(read, 1) == b"!"
     for _ in range(3):
-        until(lambda: 0 < admin.pttl(b"prefork:l:lnightly") < 420)
-        until(lambda: admin.pttl(b"prefork:l:lnightly") > 420)
+        until(lambda: 0 < admin.pttl(b"prefork:l:lnightly") < 2500)
+        until(lambda: admin.pttl(b"prefork:l:lnightly") > 2500)
     assert not lock.acquire(timeout_s=0)
     crowd.kill(holder)
     assert lock.acquire(timeout_s=WAIT_S)
@@ -231,11 +231,11 @@ def test_no_thread_stays_behind_a_lock(url: str) -> None:
 
 def test_a_lease_that_cannot_be_kept_is_given_up(url: str) -> None:
     """The thread that keeps it finds that out, and ends."""
-    place = f"{url}&lease_s=0.1"
+    place = f"{url}&lease_s=3"
     lock, admin = Lock("nightly", url=place), client_of(url)
     lock.acquire()
-    until(lambda: 0 < admin.pttl(b"prefork:l:lnightly") < 80)
-    until(lambda: admin.pttl(b"prefork:l:lnightly") > 80)
+    until(lambda: 0 < admin.pttl(b"prefork:l:lnightly") < 2500)
+    until(lambda: admin.pttl(b"prefork:l:lnightly") > 2500)
     admin.set(b"prefork:l:lnightly", "somebody else")
     until(lambda: "prefork-shared-leases" not in {thread.name for thread in threading.enumerate()})
     assert not lock.is_held()

@@ -67,7 +67,7 @@ def connect(stack: contextlib.ExitStack) -> Callable[..., list[socket.socket]]:
         clients = []
         for _ in range(count):
             client = stack.enter_context(socket.socket(listener.family))
-            client.settimeout(10)
+            client.settimeout(45)
             client.connect(listener.getsockname())
             clients.append(client)
         return clients

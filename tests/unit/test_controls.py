@@ -25,7 +25,7 @@ from prefork.master.controls import MOST_CLIENTS, UNREAD_BYTES, Controls, _is_al
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 STATUS = control.encode(control.Status())
-PATIENCE_S = 5.0
+PATIENCE_S = 45.0
 
 
 @pytest.fixture

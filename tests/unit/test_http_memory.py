@@ -42,7 +42,7 @@ def measured(*, keeps: bool, environ: str = "{}") -> tuple[float, int]:
     """Page faults of a round of 4 MB, and kilobytes that were given back at the end."""
     program = PROGRAM.format(keeps=keeps, environ=environ)
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=90
     )
     faults, kilobytes = ended.stdout.split()
     return float(faults), int(kilobytes)

@@ -36,7 +36,7 @@ def ask() -> Callable[..., str]:
             capture_output=True,
             text=True,
             check=True,
-            timeout=30,
+            timeout=90,
         )
         return ran.stdout.strip()
 

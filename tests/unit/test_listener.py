@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from prefork.errors import DrainedError
-from prefork.worker.listener import Gate, Listener
+from prefork.worker.listener import LAST_CALL_S, Gate, Listener
 from prefork.worker.wear import Wear
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
-PATIENCE_S = 10
+PATIENCE_S = 45
 """How long a test waits for something that takes milliseconds."""
 
 
@@ -194,6 +194,33 @@ class TestDrain:
             with connection:
                 connection.sendall(b"sibling")
             assert client.recv(16) == b"sibling"
+
+    def test_at_a_last_call_whoever_waits_is_taken_in(
+        self, listener: Listener, gate: Gate, connect: Callable[[], socket.socket]
+    ) -> None:
+        """There is no sibling to leave them to."""
+        gate.touched()
+        clients = [connect() for _ in range(3)]
+        gate.is_last_call = lambda: True
+        gate.drain()
+        for client in clients:
+            connection, peer = listener.accept()
+            connection.close()
+            assert peer == client.getsockname()
+        with pytest.raises(DrainedError):
+            listener.accept()
+
+    def test_a_last_call_has_an_end(
+        self, listener: Listener, gate: Gate, connect: Callable[[], socket.socket]
+    ) -> None:
+        """A queue that is filled as fast as it is emptied does not hold a stop up."""
+        gate.touched()
+        _waits = connect()
+        gate.is_last_call = lambda: True
+        gate.drain()
+        gate._closing_s -= LAST_CALL_S
+        with pytest.raises(DrainedError):
+            listener.accept()
 
     def test_all_threads_end(
         self, listener: Listener, gate: Gate, connect: Callable[[], socket.socket]

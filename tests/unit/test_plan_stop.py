@@ -143,6 +143,8 @@ class TestGraceful:
         stop(world)
         assert world.sent(c.Announce) == [c.Announce("stopping", "stopping")]
         assert world.nudges(Nudge.DRAIN) == [1, 2]
+        last_call, *_, drain = [x for x in world.commands if isinstance(x, c.CallLast | c.NudgeChild)]
+        assert (last_call, drain) == (c.CallLast(), c.NudgeChild(2, Nudge.DRAIN))
         world.exit(1)
         assert world.sent(c.RetireZygote) == []
         world.exit(2)

@@ -36,6 +36,7 @@ def test_when_it_serves_this_one_drains_and_leaves() -> None:
     world.settle()
     assert world.finish == c.Finish(None)
     assert world.sent(c.Announce) == []
+    assert world.sent(c.CallLast) == []  # who waits in a queue waits for the new master's workers
     assert world.sent(c.KillUpgrade) == []
 
 

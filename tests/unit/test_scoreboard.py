@@ -54,6 +54,12 @@ def test_the_master_sees_what_each_says(board: Scoreboard, entries: list[Entry])
     assert board.load(one.index) is None
 
 
+def test_a_last_call_is_heard_by_all(board: Scoreboard, entries: list[Entry]) -> None:
+    assert not any(entry.is_last_call for entry in entries)
+    board.call_last()
+    assert all(entry.is_last_call for entry in entries)
+
+
 def test_who_is_gone_is_not_counted_and_its_place_is_given_again(
     board: Scoreboard, entries: list[Entry]
 ) -> None:

@@ -19,7 +19,7 @@ from prefork.worker.serving import Served, TLSMaterial
 
 FILES = TLSFiles("cert.pem", "key.pem")
 EMBEDDED = TLSBytes(b"certificate", b"key")
-PATIENCE_S = 10
+PATIENCE_S = 45
 
 
 class Book:

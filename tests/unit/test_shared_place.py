@@ -117,7 +117,7 @@ def test_a_process_without_a_master_leaves_nothing(
         """
     )
     words = [sys.executable, str(script)]
-    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=90)
     value, path = ended.stdout.split()
     assert value == "2"
     assert not Path(path).exists()
@@ -237,7 +237,7 @@ def test_without_lmdb_one_line_says_what_to_install() -> None:
         "try: Cache('x').get('y')\nexcept ConfigError as error: print(error)"
     )
     words = [sys.executable, "-c", code]
-    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(words, check=True, capture_output=True, text=True, timeout=90)
     assert "pip install prefork[shared]" in ended.stdout
 
 

@@ -40,7 +40,7 @@ def clients() -> Iterator[list[socket.socket]]:
 
 
 def connect(group: list[socket.socket], clients: list[socket.socket], count: int = CONNECTIONS) -> None:
-    clients.extend(socket.create_connection(group[0].getsockname(), timeout=10) for _ in range(count))
+    clients.extend(socket.create_connection(group[0].getsockname(), timeout=45) for _ in range(count))
 
 
 def depths(group: list[socket.socket]) -> list[int]:

@@ -45,7 +45,7 @@ def descriptors_from_three(count: int) -> Iterator[None]:
 def mailbox(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
-        receiver.settimeout(10)
+        receiver.settimeout(45)
         yield receiver
 
 
@@ -136,7 +136,7 @@ def test_an_abstract_notify_socket_is_reached() -> None:
     name = f"prefork-test-{os.getpid()}-{time.monotonic_ns()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind("\0" + name)
-        receiver.settimeout(10)
+        receiver.settimeout(45)
         notifier = Notifier({"NOTIFY_SOCKET": "@" + name})
         assert notifier.ready()
         assert receiver.recv(4096) == b"READY=1"
@@ -163,7 +163,7 @@ def test_a_dead_notify_socket_hurts_nobody(
     assert not notifier.watchdog()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(path)
-        receiver.settimeout(10)
+        receiver.settimeout(45)
         assert notifier.watchdog()
         assert receiver.recv(4096) == b"WATCHDOG=1"
     too_long = Notifier({"NOTIFY_SOCKET": str(tmp_path / ("x" * 200))})

@@ -63,8 +63,8 @@ def shake_hands(
 ) -> ssl.SSLSocket:
     """Connect to a server with `context`, check it against the pair's authority, return the client's end."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(10)
-    theirs.settimeout(10)
+    ours.settimeout(45)
+    theirs.settimeout(45)
 
     def serve() -> None:
         try:
@@ -84,7 +84,7 @@ def shake_hands(
     try:
         return trusting.wrap_socket(ours, server_hostname="localhost")
     finally:
-        thread.join(10)
+        thread.join(45)
         ours.close()
 
 
@@ -179,7 +179,7 @@ print(loaded)
         capture_output=True,
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()

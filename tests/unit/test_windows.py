@@ -20,7 +20,7 @@ sys.platform = "win32"
 
 def run(code: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-c", LIKE_WINDOWS + code], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", LIKE_WINDOWS + code], capture_output=True, text=True, check=False, timeout=90
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()

@@ -29,7 +29,7 @@ from prefork.http.site import Site
 
 T = TypeVar("T")
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
-LIMIT_S = 20.0
+LIMIT_S = 45.0
 """Bound of everything that is waited for."""
 
 

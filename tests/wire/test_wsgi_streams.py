@@ -168,7 +168,7 @@ def test_what_is_sent_goes_out_before_more_is_asked_for(loop: str, way: str) -> 
         yield b"first"
         asked.append(True)
         if way == "threads":
-            go_on.wait(5)
+            go_on.wait(45)
         yield b"second"
 
     async def story() -> None:
@@ -252,7 +252,7 @@ def test_a_drain_says_close(loop: str, way: str) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         entered.set()
         if way == "threads":
-            go_on.wait(5)
+            go_on.wait(45)
         start_response("200 OK", [PLAIN])
         return [b"abc"]
 

@@ -16,7 +16,7 @@ from prefork.http.wsgi_threads import PooledWSGIExchange
 from tests.wire.rig import LOOPS, answers, run
 from tests.wire.test_wsgi_rig import GET, PLAIN, WsgiWire
 
-LIMIT_S = 5
+LIMIT_S = 45
 
 both_loops = pytest.mark.parametrize("loop", LOOPS)
 

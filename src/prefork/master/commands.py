@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Literal
 
 from prefork import control
+from prefork.recorder import Listed
 
 
 class Nudge(Enum):
@@ -111,6 +112,11 @@ class CloseSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class CallLast:
+    """All is to stop: let go of the listeners, and have the workers that drain from now on take in whoever waits."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReopenLogs:
     """Open log files again, here and in the children named."""
 
@@ -128,6 +134,13 @@ class LookAtPulses:
 
     with_load: bool
     """Whether their CPU time and the queue are wanted, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListSuspects:
+    """Have workers know what is refused, and of which requests they are to say that one has come to its end."""
+
+    listed: tuple[Listed, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +253,11 @@ Command = (
     | Steer
     | LookAtQueue
     | CloseSlot
+    | CallLast
     | ReopenLogs
     | LookAtMemory
     | LookAtPulses
+    | ListSuspects
     | Renumber
     | Answer
     | AskStacks

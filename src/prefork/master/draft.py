@@ -176,6 +176,7 @@ class Draft:
         if was is None:
             self.fleet.stopping = Stopping(how, error)
             self.commands.append(c.Announce("stopping", "stopping"))
+            self.commands.append(c.CallLast())
             for child in list(self.fleet.children.values()):
                 if child.phase is Phase.SPAWNING and child.deadline_s is not None:
                     due_s = min(child.deadline_s, self.now_s + self.fleet.rules.grace_s)

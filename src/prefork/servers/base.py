@@ -8,7 +8,7 @@ Rules that each server of this room keeps:
 * It leaves signals, pid files, forks and access lines to whoever asks for them.
 * Its package is imported in `prepare()`, never when this room is imported: a package that is missing is
   no error until its server is used.
-* Drain: stop accepting, answer late requests with `Connection: close` for at most `DRAIN_LINGER_S`,
+* Drain: accept whoever waits if nobody comes after us (`last_call`), stop accepting, answer late requests with `Connection: close` for at most `DRAIN_LINGER_S`,
   finish what is in flight, run the shutdown hooks, return. No bound beyond the linger: the master's
   grace period is the bound.
 
@@ -18,10 +18,12 @@ Not here: which loop runs the call, who asks for the drain, what happens when it
 from __future__ import annotations
 
 import importlib.util
+import select
 import socket
 import ssl
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Final
 
 from prefork.errors import ConfigError
@@ -31,6 +33,24 @@ from prefork.net.tls import server_context
 DRAIN_LINGER_S: Final = 2.0
 """How long an idle connection may still bring a request while draining. Precedent: gunicorn's asgi and
 gthread workers, 2 s: longer than a busy keep-alive client's pause, shorter than anyone's patience."""
+
+
+LAST_CALL_S: Final = 0.5
+"""How long those who wait are accepted at the end: a queue that is filled as fast as it is emptied has no end."""
+
+
+def last_call(listeners: Sequence[socket.socket]) -> Callable[[], bool]:
+    """What says, asked by a drain between two accepts, that somebody waits whom nobody else will accept. Runs in the worker.
+
+    True for `LAST_CALL_S` at most. Always False unless all workers stop: those who wait are their siblings' then.
+    """
+    if not any(getattr(listener, "is_last_call", False) for listener in listeners):
+        return lambda: False
+    until_s = time.monotonic() + LAST_CALL_S
+    queues = select.poll()
+    for listener in listeners:
+        queues.register(listener.fileno(), select.POLLIN)
+    return lambda: bool(queues.poll(0)) and time.monotonic() < until_s
 
 
 class ForeignServer(ABC):

@@ -4,7 +4,7 @@
 
     start_up()          application started; returns the protocol factory. Raises ApplicationError
       (listening)       until drain() is called
-    on_drain()          in the turn of the loop that stops accepting: from now on say "close"
+    on_drain()          from now on say "close"; then nothing more is accepted
       (linger)          until nobody is connected, DRAIN_LINGER_S at most
     finish()            close who is idle, wait for who is not, and for work that outlives its connection
     shut_down()         the application's shutdown hooks; also after a failure of any step but start_up
@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from prefork.http.connections import Connections
 from prefork.net.sockets import backlog_of
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer
+from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, last_call
 from prefork.worker.waking import woken_loop
 
 _TURNS_TO_SETTLE: Final = 3
@@ -98,14 +98,17 @@ class AsyncioServer(ForeignServer):
             context.set_alpn_protocols(list(self.alpn))
         servers = [await _listen(factory, listener, context) for listener in listeners]
         await self._drain_asked.wait()
-        for listener in listeners:
-            _stop_accepting(listener)
         self.on_drain()
+        is_anyone_waiting = last_call(listeners)
+        await _turn_while(is_anyone_waiting)
+        are_deaf = [_stop_accepting(listener) for listener in listeners]
         # What was accepted in this very turn of the loop gets its transport in the next and its
         # connection_made in the one after. Only then may asyncio's server close: a transport that is made
         # for a closed one fails an assertion in Server._attach, and its client is reset (CPython 3.11-3.13).
         for _ in range(_TURNS_TO_SETTLE):
             await asyncio.sleep(0)
+        if not all(are_deaf):
+            await _turn_while(is_anyone_waiting)  # once more: it is the last look that counts
         for server in servers:
             server.close()
         await self.connections.wait_empty(DRAIN_LINGER_S)
@@ -132,9 +135,15 @@ class AsyncioServer(ForeignServer):
         """Run the application's shutdown hooks; a failure of theirs is logged, not raised."""
 
 
-def _stop_accepting(listener: socket.socket) -> None:
-    """Accept no more, and leave the listener open. For uvloop this does nothing: its server is closed."""
-    asyncio.get_running_loop().remove_reader(listener)
+async def _turn_while(is_so: Callable[[], bool]) -> None:
+    """Let the loop turn as long as `is_so()`."""
+    while is_so():  # noqa: ASYNC110  (the kernel knows, and no event tells)
+        await asyncio.sleep(0)
+
+
+def _stop_accepting(listener: socket.socket) -> bool:
+    """Accept no more, and leave the listener open. For uvloop this does nothing, and is False: its server is closed."""
+    return asyncio.get_running_loop().remove_reader(listener)
 
 
 async def _listen(

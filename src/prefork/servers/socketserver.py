@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from threading import Condition
 from typing import Any, ClassVar, Final
 
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer
+from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, last_call
 from prefork.worker.waking import woken_by_signals
 
 logger: Final = logging.getLogger("prefork.servers")
@@ -82,6 +82,9 @@ class SocketServerServer(ForeignServer):
                 selector.register(listener, selectors.EVENT_READ, server)
             with woken_by_signals(self._wake.fileno()):
                 self._accept(selector, ours)
+                is_anyone_waiting = last_call(listeners)
+                while is_anyone_waiting():
+                    _take_one_each(selector, 0.0)
             for server in servers:
                 selector.unregister(server.socket)
                 server.socket.close()
@@ -90,12 +93,8 @@ class SocketServerServer(ForeignServer):
 
     def _accept(self, selector: selectors.BaseSelector, ours: socket.socket) -> None:
         while not self._drain_wanted:
-            for key, _ in selector.select():
-                if key.data is None:
-                    ours.recv(4096)
-                    continue
-                # What serve_forever calls; handle_request() would make a selector of its own.
-                key.data._handle_request_noblock()  # noqa: SLF001
+            if _take_one_each(selector, None):
+                ours.recv(4096)
 
     def _finish(self, servers: Sequence[socketserver.BaseServer]) -> None:
         if not self._open.wait_empty(DRAIN_LINGER_S):
@@ -103,6 +102,18 @@ class SocketServerServer(ForeignServer):
             self._open.wait_empty(None)
         for server in servers:
             server.server_close()
+
+
+def _take_one_each(selector: selectors.BaseSelector, timeout_s: float | None) -> bool:
+    """Serve one connection of each listener that has one waiting; True if something else woke us."""
+    is_woken = False
+    for key, _ in selector.select(timeout_s):
+        if key.data is None:
+            is_woken = True
+        else:
+            # What serve_forever calls; handle_request() would make a selector of its own.
+            key.data._handle_request_noblock()  # noqa: SLF001
+    return is_woken
 
 
 class _OpenConnections:

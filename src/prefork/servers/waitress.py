@@ -19,7 +19,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from prefork.errors import ConfigError
@@ -27,6 +27,7 @@ from prefork.net.sockets import backlog_of
 from prefork.servers.base import (
     DRAIN_LINGER_S,
     ForeignServer,
+    last_call,
     refuse_owned,
     require,
 )
@@ -104,7 +105,7 @@ class WaitressServer(ForeignServer):
         try:
             with woken_by_signals(wake.trigger):
                 self._loop(servers, channels)
-                self._drain(servers, channels)
+                self._drain(servers, channels, last_call(listeners))
         finally:
             self._wake = None
             dispatcher.shutdown()
@@ -146,9 +147,13 @@ class WaitressServer(ForeignServer):
         while not self._drain_wanted:
             poll2(interval_s if _connected(servers) else None, channels)
 
-    def _drain(self, servers: list[Any], channels: dict[int, Any]) -> None:
+    def _drain(
+        self, servers: list[Any], channels: dict[int, Any], is_anyone_waiting: Callable[[], bool]
+    ) -> None:
         from waitress.wasyncore import dispatcher, poll2
 
+        while is_anyone_waiting():
+            poll2(0.0, channels)
         for server in servers:
             # The listener alone: BaseWSGIServer.close would close the trigger that its threads still pull.
             dispatcher.close(server)

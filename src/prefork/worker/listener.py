@@ -1,4 +1,4 @@
-"""The listening socket as a worker's server sees it: a `socket.socket` that knows five things more.
+"""The listening socket as a worker's server sees it: a `socket.socket` that knows six things more.
 
 * **Readiness.** The first time a server reaches for the descriptor (`accept`, `fileno`, `detach`, `dup`) it is
   about to accept, so the worker is ready. That holds for a blocking loop, `selectors`, asyncio, uvloop and
@@ -9,6 +9,9 @@
 * **Pulse.** `pulse` tells the master that something happens here again, so that it watches whether the loop turns.
 * **Drain.** A blocking `accept()` ends when the worker is told to stop, and it ends between two connections: it
   never takes a connection from the queue and then drops it.
+* **Last call.** `is_last_call` says that nobody comes after this worker, for all of them stop. Whoever waits in the queue
+  is accepted by the drain, or reset by the kernel when the last of us closes it: a blocking `accept()` goes on to the
+  queue's end, for `LAST_CALL_S` at most.
 
 The descriptor is non-blocking, always, in all workers: O_NONBLOCK belongs to the open description, which the
 workers share, so one sibling that polls and one that blocks cannot each have their way. A blocking `accept`
@@ -24,14 +27,18 @@ import contextlib
 import os
 import select
 import socket
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from prefork.errors import DrainedError
 from prefork.scoreboard import Entry
 from prefork.worker.pulse import Pulse
 from prefork.worker.waking import woken_by_signals
 from prefork.worker.wear import Wear
+
+LAST_CALL_S: Final = 1.0
+"""A queue that is filled as fast as it is emptied has no end."""
 
 
 class Gate:
@@ -42,6 +49,8 @@ class Gate:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self.is_draining = False
+        self.is_last_call: Callable[[], bool] = lambda: False
+        self._closing_s = 0.0
         self.is_cooperative = False
         """The server waits in our `accept`, so it hears of a drain there."""
         self._signalled_read, self._signalled_write = os.pipe()
@@ -68,6 +77,7 @@ class Gate:
         """End every `accept`, those that wait now and those to come. Safe in a signal handler."""
         if not self.is_draining:
             self.is_draining = True
+            self._closing_s = time.monotonic() + LAST_CALL_S
             # Never read again: level-triggered, so that every thread that waits wakes up.
             os.write(self._wake_write, b"d")
 
@@ -82,8 +92,11 @@ class Gate:
         if self._signalled_read in ready:
             with contextlib.suppress(BlockingIOError):  # another thread has emptied it
                 os.read(self._signalled_read, 4096)
-        if self.is_draining:
+        if self.is_draining and not (fd in ready and self._is_still_open()):
             raise DrainedError
+
+    def _is_still_open(self) -> bool:
+        return self.is_last_call() and time.monotonic() < self._closing_s
 
 
 class Listener(socket.socket):
@@ -104,6 +117,11 @@ class Listener(socket.socket):
         self.pulse = pulse
         os.set_blocking(fd, False)
         self._gate = gate
+
+    @property
+    def is_last_call(self) -> bool:
+        """The worker drains or is about to, and whoever waits in the queue now has nobody else to wait for."""
+        return self._gate is not None and self._gate.is_last_call()
 
     def _touch(self) -> None:
         if self._gate is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from flask import Flask, Response, g, jsonify, request, send_file, session, stre
 
 app = Flask(__name__)
 app.secret_key = "not secret"
+together = threading.Barrier(8)
 
 
 def leave(word: str) -> None:
@@ -113,6 +113,6 @@ def empty() -> tuple[str, int]:
 
 @app.get("/slow")
 def slow() -> dict[str, int]:
-    """Which thread of which worker."""
-    time.sleep(0.3)
+    """Which thread of which worker; answered when eight ask at once."""
+    together.wait(45)
     return {"pid": os.getpid(), "thread": threading.get_ident()}

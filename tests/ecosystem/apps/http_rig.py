@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.process.harness import Fleet
+from tests.process.harness import WAIT_S, Fleet
 
 APPS = Path(__file__).parent
 WORKERS = 2
@@ -40,7 +40,7 @@ def serving(app: str, *flags: str, bind: str = "127.0.0.1:0", workers: int = WOR
 @contextlib.contextmanager
 def client_of(fleet: Fleet, **options: Any) -> Iterator[httpx.Client]:
     """An httpx client for it, which keeps its connections and believes no proxy of the environment."""
-    with httpx.Client(base_url=fleet.url, timeout=20, trust_env=False, **options) as client:
+    with httpx.Client(base_url=fleet.url, timeout=WAIT_S, trust_env=False, **options) as client:
         yield client
 
 

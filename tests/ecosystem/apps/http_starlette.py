@@ -48,6 +48,7 @@ async def body(request: Request) -> PlainTextResponse:
 
 
 async def slow(_request: Request) -> PlainTextResponse:
+    os.write(2, b"starlette: asked\n")
     await asyncio.sleep(0.3)
     return PlainTextResponse("done")
 

@@ -10,9 +10,12 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.process import procfs
 
 HERE = Path(__file__).parent
 
@@ -57,6 +60,13 @@ class Worker:
         self.process.stdin.write(b"\n")
         self.process.stdin.flush()
 
+    def sleeps_for_a_second(self) -> bool:
+        """Whether none of its threads goes to sleep again within a second; so nothing has woken one."""
+        before = procfs.context_switches(self.process.pid)
+        threading.Event().wait(1.0)  # the measurement itself
+        assert self.process.poll() is None, "it has ended"
+        return procfs.context_switches(self.process.pid).voluntary == before.voluntary
+
     def errors(self) -> str:
         """Everything on standard error; ends when the process does."""
         assert self.process.stderr is not None
@@ -70,9 +80,9 @@ class Worker:
     def connect(self, context: ssl.SSLContext | None = None) -> http.client.HTTPConnection:
         """A keep-alive connection that is never opened again behind the test's back."""
         if context is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=45)
         else:
-            connection = http.client.HTTPSConnection("localhost", self.port, timeout=20, context=context)
+            connection = http.client.HTTPSConnection("localhost", self.port, timeout=45, context=context)
         connection.connect()
         connection.auto_open = 0
         self.clients.callback(connection.close)
@@ -80,7 +90,7 @@ class Worker:
 
     def stream(self) -> socket.socket:
         """A raw TCP connection."""
-        return self.clients.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=20))
+        return self.clients.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=45))
 
 
 def ask(connection: http.client.HTTPConnection, path: str = "/") -> tuple[str, bool]:

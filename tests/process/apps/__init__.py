@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGHUP
 
+from tests.process import procfs
 from tests.process.harness import WAIT_S, Fleet, wait_until
 
 APPS = Path(__file__).parent
@@ -48,7 +49,7 @@ def serving(
 
 
 def wait_until_ready(fleet: Fleet, workers: int = 2) -> list[int]:
-    """Wait until the fleet serves with all its workers: their pids, by slot."""
+    """Wait until the fleet serves with all its workers: their pids, in the order in which they became ready."""
     fleet.wait_for(rf"ready: {workers} workers?")
     return fleet.wait_for_workers(workers)
 
@@ -136,6 +137,31 @@ def pid_of(body: str) -> int:
 def answering_pid(fleet: Fleet) -> int:
     """The worker that answers a fresh connection."""
     return pid_of(ask(fleet))
+
+
+class Litter:
+    """Five orphans that workers have left: children of `master` by now, that end when all of them are."""
+
+    def __init__(self, fleet: Fleet, folder: Path, master: int) -> None:
+        pipe = folder / "litter"
+        os.mkfifo(pipe)
+        # For both directions: then neither this open nor theirs waits for the other.
+        end = os.open(pipe, os.O_RDWR)
+        try:
+            for _ in range(5):
+                assert ask(fleet, f"/litter?{pipe}")
+            wait_until(lambda: len(_programs(master, "cat")) == 5, "the orphans", show=lambda: fleet.output)
+            self.pids = _programs(master, "cat")
+        finally:
+            os.close(end)  # the end of file for all of them
+
+    def wait_until_reaped(self) -> None:
+        """They have ended; nothing of them stays, no zombie either."""
+        wait_until(lambda: not any(map(procfs.state, self.pids)), "every orphan is reaped, not only dead")
+
+
+def _programs(parent: int, name: str) -> list[int]:
+    return [pid for pid in procfs.children(parent) if procfs.command_line(pid)[:1] == [name]]
 
 
 class Held:

@@ -3,7 +3,7 @@
 /            "pid 123"
 /hold?PATH   answers when PATH, a named pipe, is written to; says "holding pid 123" before
 /hang        blocks the event loop for good
-/litter      starts a process that outlives its parent's attention: a grandchild, which ends by itself
+/litter?PATH starts a process that outlives its parent's attention: a grandchild, which ends with the named pipe PATH
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         sys.stderr.write(f"hanging pid {os.getpid()}\n")
         time.sleep(1000)  # noqa: ASYNC251  (that is what is tested)
     elif path == "/litter":
-        # Its parent, the shell, ends at once; so it is left to the nearest subreaper.
-        subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)  # noqa: ASYNC221  (short)
+        # Its parent, the shell, ends at once; so it is left to the nearest subreaper. Who is cat has opened the pipe.
+        words = ["sh", "-c", 'cat < "$1" > /dev/null &', "sh", scope["query_string"].decode()]
+        subprocess.run(words, check=True)  # noqa: ASYNC221  (short)
     body = b"pid %d" % os.getpid()
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -78,6 +78,8 @@ class Topics:
                 os.write(fd, b"!")
             except BlockingIOError:
                 pass  # it has 65,536 bytes that say the same
+            except BrokenPipeError:
+                pass  # it has left since we opened it; its FIFO is gone, or found by the next speaker
             finally:
                 os.close(fd)
 
