@@ -253,6 +253,21 @@ def test_who_comes_while_a_stop_finishes_is_refused(fleet_of: Callable[..., Flee
     assert fleet.wait() == 0
 
 
+def test_who_comes_while_an_older_worker_finishes_is_refused(
+    fleet_of: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    """A reload has told a worker to drain, and its request holds it; then the fleet stops. It heard of no last call."""
+    fleet = fleet_of(*serving("web"))
+    wait_until_ready(fleet)
+    held = Held(fleet, tmp_path)
+    fleet.signal(signal.SIGHUP)
+    fleet.wait_for_all(r"generation 2\) ready", 2)
+    fleet.signal(signal.SIGTERM)
+    wait_until(lambda: not _is_let_in(fleet), "a newcomer is refused")
+    assert pid_of(held.answer()) == held.pid
+    assert fleet.wait() == 0
+
+
 def _is_let_in(fleet: Fleet) -> bool:
     try:
         fleet.connect().close()

@@ -93,7 +93,7 @@ class HttpServer:
         self._log: AccessLog | None = None
         self._is_warm = False
         self._on_deaf: Callable[[], object] | None = None
-        """Called when nothing more is accepted. The listeners stay open by themselves: under a master others share them."""
+        """Called when nothing more is accepted; None: the listeners are closed then, which under a master are copies."""
         self._is_drain_wanted = False
         self._drain_asked: asyncio.Event | None = None
         self._say_last: Callable[[], object] | None = None
@@ -214,10 +214,10 @@ class HttpServer:
                 _say_close(engine, connections)
                 if self._on_deaf is not None or getattr(first, "is_last_call", False):
                     acceptors.take_in_all()
-                    acceptors.stop()
-                    # Who comes while we finish is to be refused, not kept waiting for nobody.
-                    (self._on_deaf or partial(_close_all, listeners))()
                 acceptors.stop()
+                # Who comes while we finish is another's, or to be refused: not kept waiting for nobody. Also where the fleet
+                # does not stop: it may before we have finished.
+                (self._on_deaf or partial(_close_all, listeners))()
                 await connections.wait_empty(LINGER_S)
             finally:
                 self._say_last = None
