@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,45 @@ def test_an_answer_that_has_begun_is_left_alone(loop: str) -> None:
 
     (answer,) = answers(run(loop, story))
     assert (answer.status, answer.body) == (200, b"ok")
+
+
+@both_loops
+@pytest.mark.parametrize("how", ["whole", "pieces", "file"])
+def test_an_answer_on_its_way_is_left_alone(loop: str, how: str, tmp_path: Path) -> None:
+    """The signal comes in the moment when the first bytes have been written."""
+    file = tmp_path / "body"
+    file.write_bytes(b"ok")
+    bodies: dict[str, list[dict[str, Any]]] = {
+        "whole": [{"type": "http.response.body", "body": b"ok"}],
+        "pieces": [
+            {"type": "http.response.body", "body": part, "more_body": bool(part)} for part in (b"ok", b"")
+        ],
+        "file": [{"type": "http.response.pathsend", "path": str(file)}],
+    }
+    said: list[bool] = []
+
+    async def story() -> bytes:
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            connection = wire.protocol
+            exchange, write = connection._exchange, connection.write
+
+            def interrupted(data: bytes) -> None:
+                write(data)
+                said.append(answer_hung(exchange))
+
+            connection.write = interrupted
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for message in bodies[how]:
+                await send(message)
+
+        async with Wire(app) as wire:
+            wire.feed(GET)
+            await wire.until(lambda: not wire.engine.running and said)
+            return await wire.read_to_end()
+
+    (answer,) = answers(run(loop, story))
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert not any(said)
 
 
 @both_loops

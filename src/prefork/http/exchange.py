@@ -4,6 +4,7 @@ Rules:
 
 * An answer that fits one message is one write. What goes out is what was declared: a body longer than its
   `content-length` is not sent, one that is shorter closes the connection.
+* `stage` is ahead of the bytes: whoever interrupts us (`parting`) never takes an answer for one that has not begun.
 * Nothing here waits. Whoever sends pieces looks at `connection.is_write_paused` after each.
 * An application that has ended without a whole answer: the client gets 500 if nothing was sent, a closed connection
   otherwise (`give_up`).
@@ -245,6 +246,7 @@ class Exchange:
             end = self._close_line(flags) + b"\r\n\r\n"
         else:
             date, end = clock.date_line, b"\r\n\r\n"
+        self.stage = COMPLETE  # before the first byte is out
         if size <= JOIN_BYTES:
             connection.write(b"".join((lines, date, end, body)))
         else:
@@ -283,6 +285,7 @@ class Exchange:
             body = bytes(body)
         head = b"" if self.stage == HEAD_SENT else self.streaming_head()
         piece = self._framed(body, is_last=is_last)
+        self.stage = HEAD_SENT
         if head or piece:
             connection = self.connection
             if len(piece) <= JOIN_BYTES:
@@ -291,7 +294,6 @@ class Exchange:
                 if head:
                     connection.write(head)
                 connection.write(piece)
-        self.stage = HEAD_SENT
         if is_last:
             self._end_body()
 
@@ -323,8 +325,8 @@ class Exchange:
             end = b"\r\n0\r\n\r\n" if is_last and not self._has_trailers else b"\r\n"
         elif not self.is_bodiless:
             self._count(count, is_last=is_last)
-        self.connection.write(head)
         self.stage = HEAD_SENT
+        self.connection.write(head)
         return end
 
     def end_file(self, end: bytes, *, is_last: bool) -> None:
