@@ -478,12 +478,17 @@ class PoorListener(socket.socket):
     """A listener whose accept fails for as long as `trouble` is set."""
 
     trouble: int | None = errno.EMFILE
+    is_trouble_over = False
+    """It fails once only."""
     tries = 0
 
     def _accept(self) -> tuple[int, Any]:
         self.tries += 1
-        if self.trouble is not None:
-            raise OSError(self.trouble, os.strerror(self.trouble))
+        trouble = self.trouble
+        if trouble is not None:
+            if self.is_trouble_over:
+                self.trouble = None
+            raise OSError(trouble, os.strerror(trouble))
         return super()._accept()  # type: ignore[misc,no-any-return]
 
 
@@ -553,6 +558,46 @@ def test_a_client_that_was_gone_again_is_no_trouble(loop: str, caplog: pytest.Lo
 
     run(loop, story)
     assert not caplog.records
+
+
+@on_both_loops
+@pytest.mark.parametrize("trouble", [errno.ECONNABORTED, None], ids=["one was gone", "all are there"])
+def test_the_last_call_is_for_all_who_wait(
+    loop: str, trouble: int | None, board: tuple[Entry, Entry]
+) -> None:
+    """Also where a sibling has fewer, and where one in the queue was gone again."""
+    ours, theirs = board
+
+    async def story() -> None:
+        theirs.set_load(0)
+        listener = PoorListener()
+        listener.trouble, listener.is_trouble_over = trouble, True
+        async with House(listener, entry=ours) as house:
+            clients = [house.connect() for _ in range(5)]
+            house.acceptors.take_in_all()
+            house.acceptors.stop()
+            assert all([await house.greeted(each) for each in clients])
+
+    run(loop, story)
+
+
+@on_both_loops
+@pytest.mark.parametrize("limit", [2, 1000])
+def test_the_last_call_ends_where_nobody_more_may_be_taken(loop: str, limit: int) -> None:
+    """At the limit, and for want of descriptors: it is not tried for the whole of its time."""
+
+    async def story() -> None:
+        listener = PoorListener()
+        listener.trouble = errno.EMFILE if limit > 2 else None
+        async with House(listener, limit=limit) as house:
+            clients = [house.connect() for _ in range(5)]
+            house.acceptors.take_in_all()
+            assert listener.tries == (1 if limit > 2 else 2)
+            house.acceptors.stop()
+            await house.until(lambda: house.connections.count == (0 if limit > 2 else 2))
+            assert sum(is_waiting(each) for each in clients) >= 3
+
+    run(loop, story)
 
 
 @on_both_loops

@@ -232,9 +232,13 @@ class Acceptor:
                 return
 
     def take_in_all(self) -> None:
-        until_s = self._house.loop.time() + LAST_CALL_S
-        while self._take_one() and self._house.loop.time() < until_s:
-            pass
+        """Until the queue is empty, or nobody more may be taken. One that was gone again ends it for nobody else."""
+        house = self._house
+        self.pause()
+        until_s = house.loop.time() + LAST_CALL_S
+        while self._queue.poll(0) and house.loop.time() < until_s:
+            if not self._take_one() and (house.is_full or self._timer is not None):
+                return
 
     def _take_one(self) -> bool:
         """Accept one connection; False if none is there, or none may be taken."""
