@@ -206,7 +206,8 @@ class Recorder:
         """Of the list as it is known here; `words[NUMBER]` is that of the latest."""
         self.refused: dict[bytes, int] = {}
         """Name, and until when (CLOCK_MONOTONIC)."""
-        self._suspects: dict[bytes, int] = {}
+        self._suspects: dict[bytes, tuple[int, int]] = {}
+        """Name, its word on the list, and which list: another thread may clear one while a new list is taken in."""
         self._told: set[bytes] = set()
 
     def begin(self, name: bytes) -> int:
@@ -240,9 +241,10 @@ class Recorder:
 
     def _clear(self, name: bytes) -> None:
         for each in (name, route_of(name)):
-            word = self._suspects.pop(each, None)  # once is enough
-            if word is not None:
-                self.words[word] = self.number
+            found = self._suspects.pop(each, None)  # once is enough
+            if found is not None:
+                word, number = found
+                self.words[word] = number
 
     def refused_until_ms(self, name: bytes) -> int | None:
         """Until when a request is to be refused (CLOCK_MONOTONIC); None: it is not."""
@@ -280,7 +282,7 @@ class Recorder:
             if state & _REFUSED:
                 refused[name] = words[word + _UNTIL_MS]
             else:
-                suspects[name] = word + _ENDED
+                suspects[name] = word + _ENDED, number
         if words[NUMBER] == number:
             self.number, self.refused, self._suspects = number, refused, suspects
             self._told &= refused.keys()

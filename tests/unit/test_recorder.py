@@ -207,3 +207,27 @@ def test_the_longest_name_has_room_for_its_route(board: Scoreboard, workers: lis
     publish(board, Listed(route_of(name), True, LATER_MS), Listed(b"GET /b", True, LATER_MS))
     assert workers[0].refused_until_ms(name)
     assert workers[0].refused_until_ms(b"GET /b")
+
+
+def test_a_list_that_is_taken_in_clears_nobody_for_another(
+    board: Scoreboard, workers: list[Recorder]
+) -> None:
+    """In the midst of it a thread of the pool ends a request that stood, on the list before, where another stands now."""
+    worker = workers[0]
+    publish(board, Listed(b"GET /a", False))
+    assert worker.refused_until_ms(b"GET /a") is None
+    at = run(worker, b"GET /a")
+
+    class Interrupted(Recorder):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "number":
+                worker.end(at, b"GET /a")
+
+    publish(board, Listed(b"GET /b", False))
+    worker.__class__ = Interrupted
+    assert worker.refused_until_ms(b"GET /b") is None
+    worker.__class__ = Recorder
+    gone = board.take()
+    assert gone is not None
+    assert board.give_back(gone).ended == ()
