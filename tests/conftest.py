@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,16 @@ settings.register_profile("prefork", deadline=None, print_blob=True)
 settings.load_profile("prefork")
 
 SERVICE_MANAGER_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+
+
+def pytest_sessionstart() -> None:
+    """Ctrl-C is heard by those whom tests start, also where the suite was started in the background.
+
+    A shell starts what it puts there with INT and QUIT ignored, and who is started by that one inherits it.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from tests.wire.strategies import cuts, frame_streams, streams
 
 pytestmark = pytest.mark.filterwarnings("ignore::wsgiref.validate.WSGIWarning")  # of WebDAV's methods
 
+pytestmark = pytest.mark.timeout(600)  # half a minute of CPU and more: a busy machine makes minutes of it
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 10
 

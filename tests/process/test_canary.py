@@ -60,7 +60,9 @@ def test_one_that_is_slower_is_rolled_back_when_its_time_is_over(
     fleet, old = serving(fleet_of, site)
     load = load_on(fleet.url, clients=64)
     site.write(SLOW)
-    why = refused(fleet, "reload", "--canary", "50%", "--canary-s", "4")
+    why = refused(
+        fleet, "reload", "--canary", "50%", "--canary-s", "10"
+    )  # time for a hundred answers of its own
     assert re.search(r"reload failed: 99 % of its answers take up to \d{3,} ms, of the old ones \d+ ms", why)
     wait_until(lambda: set(fleet.workers()) == set(old), "the canary has left", show=lambda: fleet.output)
     assert not load.finish().failed
@@ -75,8 +77,8 @@ def test_one_that_does_as_well_goes_on_and_nothing_is_lost(
     fleet, old = serving(fleet_of, site, workers=3)
     load = load_on(fleet.url, clients=64)
     site.write(STEADY.replace("VERSION", "second"))
-    with Ctl("--control", control_path(fleet), "reload", "--canary", "10%", "--canary-s", "4") as asked:
-        asked.wait_for("generation 2 serves beside the old one as a canary (1 of 3) for 4 s")
+    with Ctl("--control", control_path(fleet), "reload", "--canary", "10%", "--canary-s", "6") as asked:
+        asked.wait_for("generation 2 serves beside the old one as a canary (1 of 3) for 6 s")
         assert set(old) <= set(fleet.workers())
         asked.wait_for("the canary has done as well as the old generation")
         assert asked.end() == 0

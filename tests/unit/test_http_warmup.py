@@ -29,7 +29,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Said:
     return lambda: [f"{x.levelname.lower()}: {x.getMessage()}" for x in caplog.records]
 
 
-def warm(app: Any, *paths: str, strict: bool = False, timeout_s: float = 5.0, **more: Any) -> None:
+def warm(app: Any, *paths: str, strict: bool = False, timeout_s: float = 45.0, **more: Any) -> None:
     warmup.warm_up(
         app,
         [Page.of(path) for path in paths or ("/",)],

@@ -24,8 +24,9 @@ from prefork.master.reloads import abandon
 
 STACKS_S = 0.5
 """Time for the worker's own interpreter to say where it stands; one that runs does within milliseconds."""
-DUMP_S = 0.5
-"""Time for faulthandler to say it, where the interpreter is stuck in C."""
+DUMP_S = 2.0
+"""Time for faulthandler to say it, where the interpreter is stuck in C. It needs a CPU for that, which a machine with much to do
+gave it later than after half a second; and nobody waits: another serves in its place by then."""
 LATE_S = 1.0
 """A master that wakes up so much too late has not run meanwhile, and neither have the others, perhaps."""
 NOBODY = 0
