@@ -3,7 +3,7 @@
 #
 #   make run                 serve the demo and its dashboard  PORT=8080 or BIND=127.0.0.1:8080, ADMIN=127.0.0.1:8081
 #   make test                the whole suite                   ARGS="-k reload"
-#   make bench               ourselves beside our peers        ARGS=--quick
+#   make bench               ourselves beside our peers        ARGS=--quick (3 minutes), ARGS="http --rounds 3"
 #   make chaos               real faults, counted              ARGS="--quick --only kill-workers"
 #   make lint types imports  ruff, mypy, import-linter
 #   PYTHON=python3.13 VENV=.venv-3.13 make test                another interpreter
@@ -13,15 +13,18 @@ PORT ?= 8080
 BIND ?= 127.0.0.1:$(PORT)
 ADMIN ?= 127.0.0.1:8081
 ARGS ?=
+RUN ?= build/bench.json
 # Tests at once: most of them wait for processes. JOBS=0 runs them one by one, in this process.
 JOBS ?= 3
 PYTHONS ?= 3.11 3.12 3.13
 LOCK := requirements/dev.txt
 AUTOBAHN := .venv-autobahn
+DOCS := .venv-docs
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
+BENCH_STAMP := $(VENV)/.installed-bench
 
 is_new_enough = -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 # Recursive on purpose: looked for only when an environment has to be made.
@@ -33,7 +36,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared chaos test autobahn lint format types imports docs-reference pictures check coverage test-all-pythons lock clean
+.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared bench-page chaos test autobahn lint format types imports docs docs-reference pictures check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -52,16 +55,20 @@ autobahn: $(TEST_STAMP) $(AUTOBAHN)/bin/wstest ## the Autobahn suite for WebSock
 two-hosts: $(TEST_STAMP) ## two hosts as network namespaces, updated under load: needs root, iproute2, haproxy, redis-server
 	$(BIN)/python -m tests.process.two_hosts
 
-bench: bench-http bench-supervision bench-shared ## measure us beside our peers, Go's prefork and nginx included (ARGS=--quick)
+bench: $(BENCH_STAMP) ## measure us beside our peers: an hour; ARGS=--quick: 3 minutes (peers are installed once, in build/)
+	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-http: $(TEST_STAMP) ## the HTTP server alone: needs wrk, and golang and nginx for those two
+bench-http: $(BENCH_STAMP) ## the HTTP server alone
 	$(BIN)/python -m benchmarks.http $(ARGS)
 
-bench-supervision: $(TEST_STAMP) ## the supervisor alone (ARGS="--quick kills")
+bench-supervision: $(BENCH_STAMP) ## the supervisor alone (ARGS="--quick kills")
 	$(BIN)/python -m benchmarks.supervision $(ARGS)
 
-bench-shared: $(TEST_STAMP) ## state that all workers see, beside Redis, diskcache and Manager (ARGS=--quick)
+bench-shared: $(BENCH_STAMP) ## state that all workers see, beside Redis, diskcache, gunicorn's stash and Manager
 	$(BIN)/python -m benchmarks.shared $(ARGS)
+
+bench-page: $(BENCH_STAMP) ## write the tables and plots of docs/benchmarks.md anew, from the last run (RUN=build/bench.json)
+	$(BIN)/python -m benchmarks.page $(RUN)
 
 chaos: $(TEST_STAMP) ## real faults against a real fleet under load; fails if a promise breaks (ARGS=--quick)
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
@@ -80,8 +87,13 @@ types: $(TEST_STAMP) ## mypy, strict
 imports: $(TEST_STAMP) ## import-linter: imports run downward only
 	$(BIN)/lint-imports
 
-docs-reference: $(RUN_STAMP) ## write docs/options.md anew, from the declarations of the options
+docs: $(DOCS)/.installed ## make the site of docs/ in build/site: a broken link or anchor is an error
+	$(DOCS)/bin/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo "open build/site/index.html"
+
+docs-reference: $(TEST_STAMP) ## write docs/options.md, the pictures of docs/img/drawn and drawn tables anew, from the code
 	$(BIN)/python -m prefork.cli.reference > docs/options.md.new && mv docs/options.md.new docs/options.md
+	$(BIN)/python -m tests.docs.drawing
 
 check: lint types imports test ## everything that CI holds
 
@@ -139,6 +151,12 @@ $(AUTOBAHN)/bin/wstest: | $(TEST_STAMP)
 	$(AUTOBAHN)/bin/pip install --quiet autobahntestsuite
 	@rm -rf $(AUTOBAHN)-maker
 
+# What makes the site, and nothing else: the group `docs`, pinned by the same lock.
+$(DOCS)/.installed: $(LOCK)
+	@$(MAKE) --no-print-directory $(DOCS)/bin/python VENV=$(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) sphinx furo myst-parser
+	@touch $@
+
 $(RUN_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable .
 	@touch $@
@@ -146,3 +164,9 @@ $(RUN_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
 $(TEST_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(LOCK) --editable '.[all]'
 	@touch $(RUN_STAMP) $@
+
+# Groups are known to pip since 25.1.
+$(BENCH_STAMP): $(TEST_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --group bench
+	@touch $@

@@ -49,7 +49,7 @@ async def app(scope: Any, _receive: Any, send: Any) -> None:
 
 
 class PlainAcceptors:
-    """The loop's own accepting, in the place of `prefork.http.accepting.Acceptors`."""
+    """The loop's own accepting, in the place of `prefork.http.admission.Acceptors`."""
 
     def __init__(self, connections: Any, factory: Callable[[], Any], **_options: Any) -> None:
         self._connections = connections

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 
-from benchmarks.report import Line, spread, table
+from benchmarks.run.figures import spread, table
 from tests.process.harness import Fleet
 
 APPS = Path(__file__).parent / "apps"
@@ -79,32 +79,36 @@ def held_workers(port: int, workers: int, open_ones: ExitStack) -> list[HTTPConn
     raise RuntimeError(f"{len(held)} of {workers} workers were reached")
 
 
-def lines(who: str, figures: Figures) -> list[Line]:
+def lines(figures: Figures) -> dict[str, str]:
     """As the report has them."""
-    found = [Line("start to all workers ready", who, spread(figures.ready_ms, "ms", 0))]
+    found = {"start to all workers ready": spread(figures.ready_ms, "ms")}
     for page in PAGES:
-        found.append(Line(f"first request of a worker, {page}", who, spread(figures.first_ms[page], "ms")))
-        found.append(Line(f"second request of a worker, {page}", who, spread(figures.later_ms[page], "ms")))
-    found.append(Line("PSS of the fleet after both", who, spread(figures.pss_mib, "MiB")))
+        found[f"first request of a worker, {page}"] = spread(figures.first_ms[page], "ms")
+        found[f"second request of a worker, {page}"] = spread(figures.later_ms[page], "ms")
+    found["PSS of the fleet after both"] = spread(figures.pss_mib, "MiB")
     return found
 
 
 def main() -> None:
     """Measure both in turns, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.warmup", description="What a warm-up gives")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=4)
     options = parser.parse_args()
     warm = [word for page in PAGES for word in ("--warmup", page)]
-    variants = {"without": ((), Figures()), "--warmup": (warm, Figures())}
+    variants: dict[str, tuple[Sequence[str], Figures]] = {
+        "without": ((), Figures()),
+        "--warmup": (warm, Figures()),
+    }
     for _ in range(options.rounds):
         for words, figures in variants.values():
             one_round(words, options.workers, figures)
     print(
         f"{options.workers} workers, {os.cpu_count()} CPUs, Python {platform.python_version()}, Linux {os.uname().release}"
     )
-    rows = [line for who, (_, figures) in variants.items() for line in lines(who, figures)]
-    print(table(sorted(rows, key=lambda line: [x.what for x in rows].index(line.what))))
+    measured = {who: lines(figures) for who, (_, figures) in variants.items()}
+    whats = next(iter(measured.values()))
+    print(table(["", *measured], [[what, *(found[what] for found in measured.values())] for what in whats]))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.http_load import PLAIN, LoadError, Sample
-from benchmarks.http_subjects import DidNotStartError, Launch, Subject, running, settle
-from benchmarks.subjects import ROOT
+from benchmarks.http.load import PLAIN, LoadError, Sample
+from benchmarks.http.running import DidNotStartError, running, settle
+from benchmarks.http.subjects import Launch, Subject
+from benchmarks.run.places import ROOT
 
 WORKERS: Final = 2
 CONNECTIONS: Final = 32

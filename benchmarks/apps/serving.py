@@ -1,4 +1,4 @@
-"""What the HTTP benchmark serves, ASGI and WSGI: one application for each shape of a request or an answer.
+"""What the HTTP benchmark serves, ASGI, WSGI and RSGI: one application for each shape of a request or an answer.
 
 Nothing is decided per request that the shape does not need, so that the server is what is measured.
 """
@@ -88,3 +88,8 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await send({"type": "websocket.send", "bytes": event["bytes"]})
         else:
             await send({"type": "websocket.send", "text": text})
+
+
+async def hello_rsgi(_scope: Any, protocol: Any) -> None:
+    """Thirteen bytes, by granian's RSGI."""
+    protocol.response_bytes(200, WSGI_HEADERS, GREETING)

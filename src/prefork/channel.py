@@ -27,9 +27,13 @@ from typing import Any, get_args
 
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 65536
-_MAX_FDS = 64
+MOST_FDS = 253
+"""Descriptors that one message may carry: SCM_MAX_FD of the Linux kernel (unix(7))."""
 DETAILS_BYTES = 32 * 1024
 """A traceback is cut to this before it is sent, so that a message always fits the socket's buffer."""
+
+MOST_BYTES = 1024 * 1024
+"""No message of ours has so many. A longer one is text that somebody has written there, its first letters read as a length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +118,16 @@ class LogLevel:
     level: str
 
 
+NOBODY = 0
+"""The client who asks for stacks that are for the log only. Controls count theirs from 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShowStacks:
     """Master to a worker: say where you stand."""
 
     client: int
-    """Who asks: comes back with the answer."""
+    """Who asks: comes back with the answer. `NOBODY`: it is for the log, and the worker is then killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +216,12 @@ class Channel:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(within_ms))
 
+    def is_cut(self) -> bool:
+        """Whether the other side is gone altogether, whatever it has said before. Reads nothing; never blocks."""
+        poll = select.poll()
+        poll.register(self._sock, 0)  # hang-up is always told
+        return bool(poll.poll(0))
+
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message. Raises OSError: BrokenPipeError (other side gone), BlockingIOError (it reads nothing)."""
         body = json.dumps([type(message).__name__, asdict(message), len(fds)]).encode()
@@ -226,7 +240,7 @@ class Channel:
             return []
         with contextlib.suppress(BlockingIOError, InterruptedError):
             try:
-                data, fds, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, _MAX_FDS)
+                data, fds, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, MOST_FDS)
             except ConnectionResetError:  # it left with our messages unread: gone all the same
                 data, fds, flags = b"", [], 0
             for fd in fds:
@@ -247,6 +261,8 @@ class Channel:
         found: list[tuple[Message, tuple[int, ...]]] = []
         while len(self._buffer) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+            if end > MOST_BYTES:
+                raise ValueError(f"a message of {end} bytes")
             if len(self._buffer) < end:
                 break
             name, fields, count = json.loads(self._buffer[_LENGTH.size : end])
@@ -269,9 +285,11 @@ class Channel:
             self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close this end; the other side reads end-of-file."""
+        """Close this end, and descriptors of messages that never came; the other side reads end-of-file."""
         self.is_closed = True
         self._sock.close()
+        while self._fds:
+            os.close(self._fds.popleft())
 
 
 def _decode(name: str, fields: dict[str, Any]) -> Message:

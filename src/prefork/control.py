@@ -91,7 +91,12 @@ class LogLevel:
     level: str
 
 
-Request = Status | Reload | Scale | Recycle | Stacks | Upgrade | Stop | LogLevel
+@dataclass(frozen=True, slots=True)
+class Forgive:
+    """Hold nothing against requests that have killed workers: none is refused any more. Answered at once."""
+
+
+Request = Status | Reload | Scale | Recycle | Stacks | Upgrade | Stop | LogLevel | Forgive
 
 
 # -- answers ------------------------------------------------------------------------------------------
@@ -165,8 +170,21 @@ class EventReport:
     """From 1 on; the fleet's first."""
     ago_s: float
     kind: str
-    """"start", "crash", "hung", "left", "recycle", "reload", "failed", "scale", "rest", "upgrade", "admin" or "stop"."""
+    """"start", "crash", "hung", "left", "recycle", "reload", "failed", "refused", "scale", "rest", "upgrade", "admin" or
+    "stop"."""
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalReport:
+    """Requests that are refused, because they have killed workers."""
+
+    what: str
+    """Method and path; a query is left out, for it may hold what is nobody's business."""
+    kills: int
+    """Workers."""
+    left_s: float
+    """For so long still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +218,9 @@ class StatusReport:
     """The last hundred."""
     queued: int | None = None
     """TCP connections that wait to be accepted; None where the kernel does not say."""
+    refused: tuple[RefusalReport, ...] = ()
+    refused_requests: int | None = None
+    """Requests that were refused for it, since the start; None where nothing ever is (`--refuse-after-kills`)."""
 
 
 Answer = Progress | Done | Failed | StacksReport | StatusReport
@@ -235,7 +256,8 @@ def decode_answer(line: bytes) -> Answer:
     if isinstance(answer, StatusReport):
         workers = tuple(_make(WorkerReport, each) for each in typing.cast("tuple[Any, ...]", answer.workers))
         events = tuple(_make(EventReport, each) for each in typing.cast("tuple[Any, ...]", answer.events))
-        return replace(answer, workers=workers, events=events)
+        refused = tuple(_make(RefusalReport, each) for each in typing.cast("tuple[Any, ...]", answer.refused))
+        return replace(answer, workers=workers, events=events, refused=refused)
     return typing.cast("Answer", answer)
 
 

@@ -1,28 +1,25 @@
-"""`Prefork`: what a program builds and calls, and the place where master and worker are put together.
+"""`Prefork`: what a program builds and calls; it finds out which process it is called in.
 
     master                                   zygote                        worker
     listen_and_serve -> open -> supervise -> fork -> load -> fork twice -> Start -> serve -> Ready
                                       '----- or run the program again ---> listen_and_serve -> serve   ("exec")
 
-`listen_and_serve` is called in every process that runs the program's code, and finds out which one it is in. In the master
-it returns when the fleet has been stopped, or raises. In a child it never returns: the child leaves by
+`listen_and_serve` is called in every process that runs the program's code. In the master (`composition`) it returns when the fleet has been stopped, or raises. In a child it never returns: the child leaves by
 itself (`os._exit` after a fork, `SystemExit` where the program was run again).
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import random
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
-from prefork import control, system
-from prefork.channel import BeAdmin, BeZygote, Channel, Start
+from prefork.channel import BeZygote, Channel, Start
+from prefork.composition import Program, be_master
 from prefork.contracts import (
     CommandProducer,
     Logger,
@@ -35,44 +32,21 @@ from prefork.contracts import (
     ServeTLSEmbedFunc,
     ServeTLSFunc,
 )
-from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, SharedError, TLSConfigError
+from prefork.errors import ConfigError, OnlyReuseportOnWindowsError, TLSConfigError
 from prefork.identity import channel_fd, is_child
 from prefork.master import events as e
-from prefork.master.attendant import attend
-from prefork.master.controls import Controls
-from prefork.master.desk import describe_nothing
-from prefork.master.fleet import Fleet, Rules
-from prefork.master.gauge import Gauge
-from prefork.master.lookout import Lookout, Sights
-from prefork.master.loop import supervise
-from prefork.master.pidfile import Pidfile
-from prefork.master.scaling import Bounds
-from prefork.master.shell import Hooks, Means, Shell
+from prefork.master.hooks import Hooks
 from prefork.master.signals import Inbox
-from prefork.master.upgrade import Inheritance, inherit
-from prefork.memory import memory_limit_bytes
 from prefork.net.address import Address, parse_address
-from prefork.net.listeners import ListenerSet, UnixOptions
 from prefork.net.material import Clients, TLSBytes, TLSFiles, TLSMaterial
-from prefork.net.runfolder import new_path
-from prefork.net.systemd import Notifier
 from prefork.observe import log
-from prefork.observe.binding import admin_address
-from prefork.options import FleetOptions, share_or_bytes
-from prefork.scoreboard import Scoreboard
+from prefork.options import FleetOptions
 from prefork.worker.job import Job
 from prefork.worker.orphans import drain_orphan
 from prefork.worker.privileges import privileges
 from prefork.worker.serving import Served
 
-if TYPE_CHECKING:
-    from prefork.shared.place import MasterPlace
-
 Addresses = str | Sequence[str]
-
-_MOST_PROCESSES = 1024
-"""Workers that the scoreboard has room for, those of a reload counted twice: 1 MiB, of which only
-records that were used take memory. More than that do without."""
 
 
 @dataclass(kw_only=True)
@@ -168,6 +142,10 @@ class Prefork(FleetOptions):
         self.check()
         served = Served(self.server, self.serve_func, self.serve_tls_func, self.serve_tls_embed_func)
         served.check(tls)
+        if self.refuse_after_kills and not getattr(self.server, "can_refuse", False):
+            raise ConfigError(
+                "refuse_after_kills needs prefork's own server, which tells what it runs: Prefork(Server(app))"
+            )
         if self.client_ca is not None and tls is None:
             raise ConfigError(
                 "client_ca asks clients for certificates over TLS: give a certificate and a key, too"
@@ -234,211 +212,29 @@ class Prefork(FleetOptions):
             raise ConfigError(
                 "windows is not served yet: run it on Linux (or macOS with start_method='exec')"
             )
-        lookout = self._lookout()
-        inheritance = inherit(os.environ)
-        count = self.worker_count()
-        with contextlib.ExitStack() as left_open:
-            place = self._take_place(logger, is_upgrade=inheritance.ready_fd >= 0)
-            if place is not None:
-                left_open.callback(place.close)
-            listeners = ListenerSet.open(
-                addresses,
-                reuseport=self.reuseport,
-                slots=count,
-                backlog=self.backlog,
-                unix=UnixOptions(self.unix_mode, self.unix_user, self.unix_group),
-                inherited=inheritance.listeners,
-            )
-            left_open.callback(listeners.close)
-            for warning in listeners.warnings:
-                logger.warning("%s", warning)
-            places = [address.url(is_tls) for address in listeners.addresses]
-            attendance = attend(
-                admin_address(self.admin) if self.admin else None,
-                BeAdmin(self.user, self.group, tuple(self.admin_host)),
-                inheritance.admin,
-            )
-            if attendance is not None:
-                left_open.callback(attendance.listeners.close)
-            controls = self._controls(inheritance, logger)
-            if controls is None and attendance is not None:
-                controls = Controls("")
-            if controls is not None:
-                left_open.callback(controls.close)
-            pidfile = None if self.pidfile is None else Pidfile(self.pidfile)
-            if pidfile is not None:
-                left_open.callback(pidfile.remove)
-                if inheritance.ready_fd < 0:  # a successor's is written when it is ready
-                    pidfile.write()
-            means = self._means(job, inheritance.ready_fd, pidfile, places)
-            if means.uses_zygote:
-                left_open.enter_context(system.subreaper())
-            self._inbox = Inbox()
-            shell = Shell(
-                listeners,
-                self._inbox,
-                notifier=Notifier(os.environ),
-                logger=logger,
-                hooks=Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover),
-                means=means,
-                scoreboard=_scoreboard(logger),
-                controls=controls,
-                gauge=Gauge(system.Meter(), self.max_memory_bytes, self._fleet_bytes()),
-                lookout=lookout,
-                attendance=attendance,
-            )
-            left_open.callback(shell.close)
-            name = getattr(self.server, "target", None)
-            what = f"{name}: serving" if name else "serving"
-            logger.info("%s %s with %d worker%s", what, ", ".join(places), count, "s" if count > 1 else "")
-            if controls is not None and controls.path:
-                logger.info("control socket: %s", controls.path)
-            if attendance is not None:
-                logger.info("admin: %s", attendance.listeners.addresses[0].url(False))
-            try:
-                supervise(self._fleet(count, listeners, means), shell)
-            finally:
-                self._inbox = None
+        from prefork import __version__  # known by the time that anything is called
 
-    def _controls(self, inheritance: Inheritance, logger: Logger) -> Controls | None:
-        """The control socket, if there is to be one. With an old master before us it is opened when we are ready."""
-        if not self.control:
-            return None
-        is_late = inheritance.ready_fd >= 0
-        path = self.control
-        try:
-            if path == "auto":
-                path = (is_late and inheritance.control) or new_path(os.environ)
-            controls = Controls(path)
-            if not is_late:
-                controls.open()
-        except ConfigError as error:
-            if self.control != "auto":
-                raise
-            logger.warning("no control socket, preforkctl cannot be answered: %s", error)
-            return None
-        return controls
-
-    def _lookout(self) -> Lookout | None:
-        """Who watches the code, if it is to be watched. Raises ConfigError."""
-        if not self.reload:
-            return None
-        sights = Sights.of(self.reload_dirs, self.reload_include, self.reload_exclude)
-        # Python tells two versions of a module apart by second and size only, and would run the cached one of an edit
-        # that follows another at once. For forks; and for what is run again.
-        sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        return Lookout(sights)
-
-    def _fleet_bytes(self) -> int | None:
-        """The budget of all processes together, in bytes. Raises ConfigError."""
-        if self.max_fleet_memory is None:
-            return None
-        share, size = share_or_bytes(self.max_fleet_memory)
-        if share is None:
-            return size
-        limit = memory_limit_bytes()
-        if limit is None:
-            raise ConfigError(
-                f"max_fleet_memory {self.max_fleet_memory} of what? No limit is known here: give a size"
-            )
-        return int(limit * share)
-
-    def _take_place(self, logger: Logger, *, is_upgrade: bool) -> MasterPlace | None:
-        """Where the workers' shared state will be. That there is no such place matters only to who asked for one."""
-        # Here, because it needs fcntl, and this module has to explain itself on Windows.
-        from prefork.shared.place import MasterPlace
-
-        try:
-            return MasterPlace.take(self.shared, is_upgrade=is_upgrade)
-        except SharedError as error:
-            if self.shared is not None:
-                raise
-            logger.warning("workers will have no shared state (prefork.shared): %s", error)
-            return None
-
-    def _means(self, job: Job, predecessor_fd: int, pidfile: Pidfile | None, places: Sequence[str]) -> Means:
-        method = self.start_method or ("fork" if sys.platform == "linux" else "exec")
-        is_command = bool(getattr(self.server, "is_loaded_by_prepare", False))
-
-        def zygote_main(channel: Channel, generation: int) -> NoReturn:
-            # Loaded here, not in the master, which would carry an event loop about for nothing.
-            from prefork.shared.place import use_generation
-            from prefork.worker import leaving, runtime, zygote
-
-            leaving.start_afresh()
-            use_generation(generation)
-            zygote.run(channel, generation, job, runtime.run_forked)
-
-        def describe() -> control.StatusReport:
-            from prefork import __version__
-
-            return replace(
-                describe_nothing(),
-                pid=os.getpid(),
-                version=__version__,
-                name=str(getattr(self.server, "target", "")),
-                addresses=tuple(places),
-                log_level=log.level(),
-            )
-
-        return Means(
-            zygote_main=zygote_main,
-            uses_zygote=method == "fork" and self.command_producer is None,
-            is_fork_fresh=lambda generation: is_command or generation == 1,
+        program = Program(
+            job,
+            logger,
+            Hooks(self.on_child_spawn, self.on_master_ready, self.on_child_recover),
             command_producer=self.command_producer,
-            reopen_logs=log.reopen,
-            set_log_level=log.set_level,
-            describe=describe,
-            is_whole_program=is_command,
-            is_watching=self._bounds() is not None or self.hang_timeout_s < math.inf,
-            pidfile=pidfile,
             started_in=self.started_in,
-            predecessor_fd=predecessor_fd,
+            version=__version__,
+            target=str(getattr(self.server, "target", "")),
+            is_command=bool(getattr(self.server, "is_loaded_by_prepare", False)),
         )
+        be_master(self, program, addresses, is_tls=is_tls, hearing=self._hearing)
 
-    def _bounds(self) -> Bounds | None:
-        """How few and how many workers there may be, if the load is to say."""
-        least, most = self.worker_span()
-        return Bounds(least, most) if least < most else None
-
-    def _fleet(self, count: int, listeners: ListenerSet, means: Means) -> Fleet:
-        rules = Rules(
-            recover_threshold=self.threshold(),
-            recover_window_s=self.recover_window_s,
-            recover_interval_s=self.recover_interval_s,
-            grace_s=self.shutdown_grace_period_s,
-            boot_timeout_s=self.boot_timeout_s,
-            uses_zygote=means.uses_zygote,
-            repeats_drain=means.command_producer is None,
-            reuseport=self.reuseport,
-            max_requests=self.max_requests,
-            max_age_s=self.max_age_s,
-            recycle_jitter=self.recycle_jitter,
-            max_memory_bytes=self.max_memory_bytes,
-            max_fleet_bytes=self._fleet_bytes(),
-            watches_code=self.reload,
-            has_admin=bool(self.admin),
-            hang_timeout_s=self.hang_timeout_s,
-            bounds=self._bounds(),
-        )
-        slots = listeners.slots_open
-        return Fleet(
-            rules,
-            configured=count,
-            wanted=count,
-            steered=slots,
-            slots_open=slots,
-            chance=random.getrandbits(32),
-        )
-
-
-def _scoreboard(logger: Logger) -> Scoreboard | None:
-    try:
-        return Scoreboard.create(_MOST_PROCESSES)
-    except OSError as error:
-        logger.warning("workers share connections out by chance, for want of a shared page: %s", error)
-        return None
+    @contextlib.contextmanager
+    def _hearing(self) -> Iterator[Inbox]:
+        """What the master is asked by signals, and by `stop`."""
+        inbox = self._inbox = Inbox()
+        try:
+            yield inbox
+        finally:
+            self._inbox = None
+            inbox.close()
 
 
 def _pem(data: object) -> bytes:

@@ -13,8 +13,9 @@ Rules:
 * The page is a file without a name. Its descriptor travels to a worker with its first message, which is the same under
   every start method. A program upgrade (USR2) has a page of its own.
 
-Layout: one header record (version, bytes of a record, records in use from the first on, last call), then the records. New fields go
-to the free words of a record; a change of what is there counts `VERSION` up.
+Layout: one header record (version, bytes of a record, records in use from the first on, last call, where the flight recorder
+lies), then the records, then, where it is asked for, the flight recorder (`recorder`). New fields go to the free words of a
+record; a change of what is there counts `VERSION` up.
 
 Not here: who waits for whom (`http.accepting`).
 """
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from prefork.latency import BUCKETS
+from prefork.recorder import LastWords, Recorder, Recorders, region_bytes
 
 VERSION: Final = 2
 RECORD_BYTES: Final = 1024
@@ -41,6 +43,7 @@ _VERSION_WORD: Final = 0
 _RECORD_WORD: Final = 1
 _IN_USE_WORD: Final = 2
 _LAST_CALL_WORD: Final = 3
+_RECORDER_WORD: Final = 4
 
 # Words of a record; those from `_STATUSES` on are in the header, too, for the workers that are gone.
 _LOAD: Final = 0
@@ -108,22 +111,33 @@ class _Page:
 class Scoreboard:
     """The master's side of the page: whose record is whose. Make it with `create`."""
 
-    def __init__(self, fd: int, entries: int) -> None:
+    def __init__(self, fd: int, entries: int, recorder_at: int = 0) -> None:
         self._fd = fd
         self._page = _Page(fd)
         self._is_free = [True] * entries
         words = self._page.words
         words[_VERSION_WORD], words[_RECORD_WORD] = VERSION, RECORD_BYTES
+        words[_RECORDER_WORD] = recorder_at
+        self.recorders: Recorders | None = Recorders(fd, recorder_at) if recorder_at else None
+        """What workers were at when they died; None unless it is asked for."""
 
     @classmethod
-    def create(cls, entries: int) -> Scoreboard:
-        """A page with room for so many processes, nobody on it yet. Master. Raises OSError, ValueError."""
+    def create(cls, entries: int, *, records: bool = False) -> Scoreboard:
+        """A page with room for so many processes, nobody on it yet; `records`: with a flight recorder.
+
+        Master. Raises OSError, ValueError.
+        """
         if entries < 1:
             raise ValueError(f"a scoreboard needs room for a process at least, not {entries}")
         fd = _nameless_file()
+        size = (entries + 1) * RECORD_BYTES
+        recorder_at = 0
+        if records:
+            recorder_at = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+            size = recorder_at + region_bytes(entries)
         try:
-            os.ftruncate(fd, (entries + 1) * RECORD_BYTES)
-            return cls(fd, entries)
+            os.ftruncate(fd, size)
+            return cls(fd, entries, recorder_at)
         except BaseException:
             os.close(fd)
             raise
@@ -141,13 +155,18 @@ class Scoreboard:
         self._clear(entry)
         return entry
 
-    def give_back(self, entry: int) -> None:
-        """Its process is gone: nobody counts it from now on. What it has served stays counted."""
+    def give_back(self, entry: int) -> LastWords:
+        """Its process is gone: nobody counts it from now on. What it has served stays counted; what it was at is told."""
         words, first = self._page.words, _first_word(entry)
         for word in range(_COUNTED.start, _COUNTED.stop):
             words[word] += words[first + word]
         self._is_free[entry] = True
         self._clear(entry)
+        if self.recorders is None:
+            return LastWords()
+        last_words = self.recorders.last_words(entry)
+        self.recorders.give_back(entry)
+        return last_words
 
     def told(self, entry: int) -> Told:
         """What the process of this record says of itself."""
@@ -156,6 +175,13 @@ class Scoreboard:
     def told_by_the_gone(self) -> Told:
         """What those have served whose records were given back."""
         return self._page.told(0)
+
+    def refused(self) -> int | None:
+        """Requests that all workers together have refused, those that are gone included; None: they never do."""
+        if self.recorders is None:
+            return None
+        living = (entry for entry, is_free in enumerate(self._is_free) if not is_free)
+        return self.recorders.refused_by_the_gone() + sum(self.recorders.refused(entry) for entry in living)
 
     def load(self, entry: int) -> int | None:
         """Open connections of the process of this record; None where it accepts none, or does not say."""
@@ -179,6 +205,8 @@ class Scoreboard:
         """Let go of the page; workers keep theirs. Also for the copy in a forked zygote."""
         if self._fd >= 0:
             self._page.close()
+            if self.recorders is not None:
+                self.recorders.close()
             os.close(self._fd)
             self._fd = -1
 
@@ -190,9 +218,13 @@ class Entry:
         """Map the page. `fd` stays the caller's, and may be closed. Raises OSError, ValueError (not our page)."""
         self._page = _Page(fd)
         words = self._words = self._page.words
+        self.recorder: Recorder | None = None
+        """Where to write what this worker is at; None unless it is asked for."""
         if words[_VERSION_WORD] != VERSION or words[_RECORD_WORD] != RECORD_BYTES:
             self.close()
             raise ValueError("the scoreboard is of another version of prefork")
+        if words[_RECORDER_WORD]:
+            self.recorder = Recorder(fd, words[_RECORDER_WORD], index)
         self.index = index
         self._first = _first_word(index)
         self._load = self._first + _LOAD
@@ -241,6 +273,8 @@ class Entry:
     def close(self) -> None:
         """Let go of the page. What it says of this worker stays until the master has reaped it."""
         self._page.close()
+        if self.recorder is not None:
+            self.recorder.close()
 
 
 def _first_word(entry: int) -> int:

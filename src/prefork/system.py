@@ -84,6 +84,21 @@ def be_dumpable() -> None:
         _prctl(_PR_SET_DUMPABLE, 1)
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """While it lasts, what is asked of our process group by a signal waits; also in a process that is made meanwhile.
+
+    That one hears of it when it has handlers, and takes the mask back (`worker.signals.settle`). Before that an INT from a
+    terminal, which the master obeys, would show its traceback, and a HUP would end it. Calling thread only.
+    """
+    names = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in names})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def refuse_threads(doing: str) -> None:
     """Raise ForkWithThreadsError, naming them, if Python threads other than this one are alive.
 

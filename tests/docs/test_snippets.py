@@ -3,6 +3,7 @@
 * Every ```python block compiles.
 * A ```python run block is executed by itself, in a fresh process and an empty directory, and ends with 0.
 * Every option in a line of a ```sh block that calls `prefork` exists in `prefork --help`.
+* A ```python NAME.py block is a file, and a ```sh run block is run beside it: see `walking` and `test_walks`.
 
 The info string's second word is not shown by renderers, so the reader sees plain Python.
 """
@@ -61,7 +62,12 @@ SNIPPETS = [snippet for page in PAGES for snippet in find_snippets(page)]
 
 
 def those(*infos: str) -> pytest.MarkDecorator:
-    chosen = [snippet for snippet in SNIPPETS if snippet.info in infos]
+    """Snippets of these kinds: an info string, or its first word and what follows (`python *`)."""
+    chosen = [
+        snippet
+        for snippet in SNIPPETS
+        if snippet.info in infos or f"{snippet.info.partition(' ')[0]} *" in infos
+    ]
     return pytest.mark.parametrize("snippet", chosen, ids=lambda snippet: snippet.name)
 
 
@@ -82,7 +88,7 @@ def options_known() -> frozenset[str]:
     return frozenset(_OPTION.findall(ended.stdout))
 
 
-@those("python", "python run")
+@those("python *")
 def test_python_snippet_compiles(snippet: Snippet) -> None:
     """What a reader copies is at least Python; a traceback names the page and its line."""
     compile("\n" * snippet.line + snippet.code, str(snippet.path), "exec", dont_inherit=True)
@@ -104,7 +110,7 @@ def test_python_snippet_runs(snippet: Snippet, tmp_path: Path) -> None:
     assert ended.returncode == 0, f"{snippet.name}\n{ended.stdout}{ended.stderr}"
 
 
-@those("sh", "bash", "console", "shell")
+@those("sh *", "bash *", "console *", "shell *")
 def test_command_snippet_names_real_options(snippet: Snippet) -> None:
     """No page shows an option that the command does not have."""
     unknown = set(options_called(snippet)) - (options_known() if options_called(snippet) else frozenset())

@@ -110,6 +110,13 @@ def test_another_file_and_none(tmp_path: Path) -> None:
             {},
             "counted by prefork's own server, not by uvicorn",
         ),
+        (
+            ("--refuse-after-kills", "3", "--server", "uvicorn"),
+            "",
+            {},
+            "--refuse-after-kills needs prefork's own server, which tells what it runs; uvicorn does not",
+        ),
+        (("--refuse-after-kills", "-1"), "", {}, "refuse_after_kills must be a whole number from 0"),
         (("--max-requests", "-1"), "", {}, "max_requests must be a whole number from 0"),
         (("--recycle-jitter", "2"), "", {}, "recycle_jitter must be a share"),
     ],
@@ -144,6 +151,20 @@ class TestCheck:
             output.count("RuntimeError: broken on purpose") == 2
         )  # the line that says why, the traceback's last
         assert output.count("Traceback") == 1
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="start method fork is Linux's")
+    @pytest.mark.parametrize(("method", "expected"), [("fork", 3), ("exec", 0)])
+    def test_an_application_that_cannot_be_forked(self, tmp_path: Path, method: str, expected: int) -> None:
+        """Status 3, and who it is that is in the way, as a start would end; started afresh it is none."""
+        site = Site(tmp_path)
+        site.write(
+            "import threading\n"
+            "threading.Thread(target=threading.Event().wait, name='refresher', daemon=True).start()\n"
+            "async def app(scope, receive, send): ...\n"
+        )
+        status, output = run_to_end(*site.serving("--check", "--start-method", method))
+        assert status == expected, output
+        assert ("refresher" in output) == (expected == 3)
 
     @pytest.mark.parametrize(
         "words", [("--workers", "0"), ("--bind", "8080"), ("--certfile", "no", "--keyfile", "no")]

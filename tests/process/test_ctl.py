@@ -460,6 +460,14 @@ def test_log_level(fleet_of: Callable[..., Fleet]) -> None:
     assert not fleet.find_all("ready", since=mark)
 
 
+# -- forgive ------------------------------------------------------------------------------------------
+
+
+def test_forgive(fleet_of: Callable[..., Fleet]) -> None:
+    """Where nothing is refused it says so; what it lifts is told in test_refusals.py."""
+    assert done(fleet_at(fleet_of), "forgive") == "nothing was refused"
+
+
 # -- which master -------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import textwrap
 import threading
 import time
@@ -14,7 +16,7 @@ import pytest
 
 from tests.process import procfs
 from tests.process.apps import GOOD, UNCACHED, Request, Site, answering_pid, ask, serving, wait_until_ready
-from tests.process.harness import Fleet, wait_until
+from tests.process.harness import WAIT_S, Fleet, wait_until
 from tests.process.load import Load
 
 TIMEOUT_S = 2.0
@@ -60,6 +62,57 @@ LATER = """
     """
 
 SLOW_IMPORT = "import time\ntime.sleep(5)\n"
+
+
+BESIDE = """
+    import asyncio, time
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/waits":
+            print("waiting", flush=True)
+            await asyncio.sleep(1000)
+        elif scope["path"] == "/begun":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            await asyncio.sleep(0)  # until it is written
+        if scope["path"] != "/":
+            print("hanging", flush=True)
+            time.sleep(1000)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+    """
+
+CALLS = """
+    import re, socket, threading
+
+    def app(environ, start_response):
+        path = environ["PATH_INFO"]
+        if path != "/":
+            print("hanging", flush=True)
+        if path == "/loop":
+            while True:
+                pass
+        elif path == "/regex":
+            re.match(r"(a+)+$", "a" * 100 + "b")
+        elif path == "/lock":
+            threading.Lock().acquire() and threading.Semaphore(0).acquire()
+        elif path == "/socket":
+            pair = socket.socketpair()
+            pair[0].recv(1)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+    """
+
+
+def raw(connection: socket.socket, path: str, method: str = "GET") -> bytes:
+    """Send one request that would keep its connection, and read all that ever comes back."""
+    connection.settimeout(WAIT_S)
+    connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    received = b""
+    with connection, contextlib.suppress(ConnectionError):
+        while data := connection.recv(65536):
+            received += data
+    return received
 
 
 def hang(fleet: Fleet, path: str = "/hang") -> Request:
@@ -131,6 +184,49 @@ def test_one_that_blocks_after_a_long_wait_is_found_too(
     hang(fleet, "/later")
     fleet.wait_for(HUNG)
     fleet.wait_for(r"request: GET '/later', for \d+ s: the loop is at it", since=0)
+    assert fleet.stop() == 0
+
+
+@pytest.mark.parametrize("path", ["/loop", "/regex", "/lock", "/socket"])
+def test_the_client_whose_request_hung_gets_504(
+    tmp_path: Path, fleet_of: Callable[..., Fleet], path: str
+) -> None:
+    """From whatever looks for signals: the loop turns no more, and its worker is killed behind it."""
+    site = Site(tmp_path)
+    site.write(CALLS)
+    fleet = fleet_of(*site.serving(*TIMEOUT, "--threads", "1"), env=UNCACHED)
+    wait_until_ready(fleet)
+    head, _, body = raw(fleet.connect(), path).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 504 Gateway Timeout\r\ndate: "), head
+    assert b"\r\nconnection: close" in head
+    assert body == b"504 Gateway Timeout\n"
+    fleet.wait_for("was hung, and is gone: killed by signal 9", since=0)
+    assert fleet.stop() == 0
+
+
+def test_its_neighbours_get_nothing_which_is_repeated_elsewhere(
+    tmp_path: Path, fleet_of: Callable[..., Fleet]
+) -> None:
+    """A proxy takes an answer for the last word; of a closed connection it asks another worker."""
+    site = Site(tmp_path)
+    site.write(BESIDE)
+    fleet = fleet_of(*site.serving(*TIMEOUT, "--lifespan", "off", workers=1), env=UNCACHED)
+    wait_until_ready(fleet, 1)
+    neighbour = Request(fleet.connect(), "/waits").send()
+    fleet.wait_for("waiting")
+    assert raw(fleet.connect(), "/hang", "HEAD").endswith(b"connection: close\r\n\r\n")
+    assert not neighbour.answer()
+    assert fleet.stop() == 0
+
+
+def test_an_answer_that_has_begun_is_only_cut_off(tmp_path: Path, fleet_of: Callable[..., Fleet]) -> None:
+    """A second head in the midst of a body would be read as part of it."""
+    site = Site(tmp_path)
+    site.write(BESIDE)
+    fleet = fleet_of(*site.serving(*TIMEOUT, "--lifespan", "off"), env=UNCACHED)
+    wait_until_ready(fleet)
+    received = raw(fleet.connect(), "/begun")
+    assert received.endswith(b"\r\n\r\n4\r\nhalf\r\n"), received
     assert fleet.stop() == 0
 
 

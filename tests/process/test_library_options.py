@@ -123,6 +123,14 @@ def test_a_port_in_use_is_told() -> None:
             Prefork(serve_func=nothing).listen_and_serve(f"127.0.0.1:{port}")
 
 
+def test_more_addresses_than_a_worker_can_be_given(tmp_path: Path) -> None:
+    """One message carries them all to it, and the kernel has a bound for that."""
+    addresses = [f"unix:{tmp_path / str(number)}" for number in range(253)]
+    with pytest.raises(ConfigError, match=r"253 addresses .* which is 252"):
+        Prefork(serve_func=nothing).listen_and_serve(addresses)
+    assert not list(tmp_path.iterdir())
+
+
 def test_tls_needs_something_that_speaks_it() -> None:
     """A plain serve_func does not serve TLS in silence, and the other way round."""
     with pytest.raises(ConfigError, match="serve_tls_func"):

@@ -156,6 +156,37 @@ def test_a_master_that_dies_while_the_application_is_loaded(python_script: Scrip
         fleet.assert_nothing_left()
 
 
+def test_a_master_that_dies_while_a_zygote_is_made(python_script: Script) -> None:
+    """The zygote has not yet asked the kernel to end it with its master: it looks whether that one is still there."""
+    source = """
+        import signal
+        from prefork import Prefork
+        from story import *
+
+        class Murder:  # comes when the zygote, just forked, imports what it is to be
+            def find_spec(self, name, path=None, target=None):
+                if name == "prefork.worker.zygote":
+                    master = os.getppid()
+                    os.kill(master, signal.SIGKILL)
+                    while os.getppid() == master:
+                        os.sched_yield()
+
+        class Server:
+            def prepare(self):
+                while True:
+                    signal.pause()
+
+            def serve(self, listener):
+                pass
+
+        sys.meta_path.insert(0, Murder())
+        Prefork(Server(), workers=1, start_method="fork").listen_and_serve(ANY_PORT)
+    """
+    with run(python_script(source)) as fleet:
+        fleet.wait()
+        fleet.assert_nothing_left()
+
+
 def test_the_pid_of_an_answer_is_a_childs(python_script: Script) -> None:
     """Forked by the zygote, but the master's child: it is the master that waits for it."""
     with run(python_script(PROGRAM), "fork", "default", "blocking") as fleet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 
 import pytest
 
@@ -223,3 +223,89 @@ def test_text_written_before_the_fork_comes_once(python_script: Script) -> None:
         assert fleet.output.count("from the zygote") == 1
         for worker in workers:
             assert f"from {worker}" in fleet.output
+
+
+FORKS = """
+    import multiprocessing
+    import signal
+    import threading
+    from prefork import Prefork
+    from story import *
+
+    forks = multiprocessing.get_context("fork")
+
+    def linger():
+        say(f"lingers, wake-up descriptor {signal.set_wakeup_fd(-1)}")
+        while True:
+            signal.pause()
+
+    def fork():
+        forked = forks.Process(target=linger, daemon=True)
+        forked.start()
+        return forked
+
+    def fork_and_end():
+        forked = fork()
+        forked.terminate()
+        forked.join()
+        return forked.exitcode
+
+    def in_thread():
+        codes = []
+        thread = threading.Thread(target=lambda: codes.append(fork_and_end()))
+        thread.start()
+        thread.join()
+        return codes[0]
+
+    WORDS["fork"] = lambda: fork().pid
+    WORDS["fork_and_end"] = fork_and_end
+    WORDS["in_thread"] = in_thread
+    Prefork(serve_func=serve, workers=1, start_method=METHOD).listen_and_serve(ANY_PORT)
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("word", ["fork_and_end", "in_thread"])
+def test_what_the_application_forks_is_ended_by_term(python_script: Script, method: str, word: str) -> None:
+    """It is no worker: TERM does not drain it, and nothing that it shares with the worker says that that one drains."""
+    with run(python_script(FORKS), method) as fleet:
+        ready_workers(fleet, 1)
+        assert ask(fleet, word) == str(-SIGTERM)
+        assert fleet.stop() == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_leaves_with_the_daemons_that_it_has_forked(python_script: Script, method: str) -> None:
+    """`multiprocessing` tells them to go, and waits for them: the worker leaves at once, not after its grace."""
+    with run(python_script(FORKS), method) as fleet:
+        (worker,) = ready_workers(fleet, 1)
+        ask(fleet, "fork")
+        fleet.wait_for("lingers, wake-up descriptor -1")
+        assert fleet.stop() == 0
+        fleet.wait_for(rf"worker 0 .pid {worker}\b.*exit status 0", since=0)
+        fleet.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGHUP, SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_to_the_group_while_a_zygote_is_made_ends_nobody(
+    python_script: Script, number: Signals
+) -> None:
+    """It is the master's, and the zygote has no handler of its own yet: no traceback of an interrupt, no failed start."""
+    source = """
+        import signal
+        from prefork import Prefork
+        from story import *
+
+        class Interruption:  # comes when the zygote, just forked, imports what it is to be
+            def find_spec(self, name, path=None, target=None):
+                if name == "prefork.worker.zygote":
+                    os.kill(os.getpid(), int(sys.argv[2]))
+
+        sys.meta_path.insert(0, Interruption())
+        Prefork(serve_func=serve, workers=1, start_method="fork").listen_and_serve(ANY_PORT)
+    """
+    with run(python_script(source), "fork", str(int(number))) as fleet:
+        ready_workers(fleet, 1)
+        assert fleet.stop() == 0
+        assert "Traceback" not in fleet.output
+        assert "killed by" not in fleet.output

@@ -11,9 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -32,6 +30,7 @@ from prefork.shared.local.cells import COLUMNS
 from prefork.shared.local.store import LmdbStore
 from prefork.shared.place import parse
 from tests.shared.worlds import Clock, Crowd
+from tests.shared.zipf import hits_of_lru, requests
 
 MEGA = 2**20
 
@@ -95,30 +94,11 @@ def test_values_that_grow_and_shrink_fit(made: Callable[..., LmdbStore], directo
     assert bytes_below(directory) <= 4 * MEGA
 
 
-def zipf(keys: int, skew: float, count: int) -> list[int]:
-    weights = list(accumulate(1 / rank**skew for rank in range(1, keys + 1)))
-    return random.Random(11).choices(range(keys), cum_weights=weights, k=count)
-
-
-def hits_of_lru(sequence: list[int], capacity: int) -> int:
-    held: OrderedDict[int, None] = OrderedDict()
-    hits = 0
-    for key in sequence:
-        if key in held:
-            held.move_to_end(key)
-            hits += 1
-        else:
-            held[key] = None
-            if len(held) > capacity:
-                held.popitem(last=False)
-    return hits
-
-
 @pytest.mark.parametrize("skew", [0.8, 1.0, 1.2])
 def test_hits_are_within_three_points_of_exact_lru(made: Callable[..., LmdbStore], skew: float) -> None:
     """As many entries, the same requests: what CLOCK loses against exact recency is little, or nothing."""
     space = made("size_mb=4").space(b"x")
-    sequence = zipf(30_000, skew, 60_000)
+    sequence = requests(30_000, skew, 60_000, seed=11)
     hits, counts = 0, []
     for number, key in enumerate(sequence):
         name = b"%d" % (key * 7919 % 30_011)

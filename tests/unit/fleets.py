@@ -18,9 +18,11 @@ from prefork.latency import BUCKETS
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Command, Nudge
-from prefork.master.fleet import Child, Fleet, Phase, Rules
+from prefork.master.fleet import Child, Fleet, Phase
 from prefork.master.plan import decide
 from prefork.master.pulse import Pulse
+from prefork.master.rules import Rules
+from prefork.recorder import LastWords
 
 SEGFAULT = e.ExitStatus(signal=11)
 KILLED = e.ExitStatus(signal=9)
@@ -223,10 +225,10 @@ class World:
         self.processes[serial].is_ready = True
         self.feed(e.ChildReady(serial))
 
-    def exit(self, serial: int, status: e.ExitStatus = CLEAN) -> None:
-        """The process is gone."""
+    def exit(self, serial: int, status: e.ExitStatus = CLEAN, words: LastWords = LastWords()) -> None:  # noqa: B008  (frozen)
+        """The process is gone; `words` is what it was at."""
         del self.processes[serial]
-        self.feed(e.ChildExited(serial, status))
+        self.feed(e.ChildExited(serial, status, words))
 
     def wake(self, serial: int) -> None:
         """Something happens in a worker that was at rest."""

@@ -18,8 +18,9 @@ import pytest
 import trustme
 import uvloop
 
-from prefork.http import accepting
-from prefork.http.accepting import Acceptor, Acceptors, connection_limit
+from prefork.http import accepting, admission
+from prefork.http.accepting import Acceptor
+from prefork.http.admission import Acceptors, connection_limit
 from prefork.http.connections import Connections
 from prefork.http.siblings import HUNG_AFTER_S, HUNG_S, Siblings
 from prefork.scoreboard import NOT_ACCEPTING, Entry, Scoreboard
@@ -210,7 +211,7 @@ def test_descriptors_bound_the_limit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
         assert connection_limit(100) == 100
-        assert connection_limit(10_000) == 512 - accepting.SPARE_DESCRIPTORS
+        assert connection_limit(10_000) == 512 - admission.SPARE_DESCRIPTORS
         resource.setrlimit(resource.RLIMIT_NOFILE, (96, before[1]))
         assert connection_limit(10_000) == 48
     finally:
@@ -283,7 +284,7 @@ def test_who_replaces_waits_for_nobody(
     loop: str, board: tuple[Entry, Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of three have left, so two are taken though a sibling has fewer; the third has to wait, as ever."""
-    monkeypatch.setattr(accepting, "VACATED_S", 1000.0)
+    monkeypatch.setattr(admission, "VACATED_S", 1000.0)
     monkeypatch.setattr(accepting, "LOOK_S", 1000.0)
     ours, theirs = board
     theirs.set_load(3)
@@ -310,7 +311,7 @@ def test_who_replaces_waits_for_nobody(
 def test_a_place_is_vacant_for_a_moment_only(
     loop: str, board: tuple[Entry, Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accepting, "VACATED_S", 0.0)
+    monkeypatch.setattr(admission, "VACATED_S", 0.0)
     ours, theirs = board
     theirs.set_load(2)
 

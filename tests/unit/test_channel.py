@@ -15,6 +15,7 @@ import pytest
 
 from prefork import channel as channels
 from prefork.channel import (
+    MOST_FDS,
     Awake,
     BeAdmin,
     BeZygote,
@@ -192,6 +193,15 @@ class TestDescriptors:
         for fd in got:
             os.close(fd)
 
+    def test_as_many_as_the_kernel_carries_come_at_once(self, ends: Ends, pipe: Callable[[], int]) -> None:
+        """A fleet may serve that many addresses."""
+        ours, theirs = ends
+        Channel(theirs).send(Start(1, 0, 1), [pipe()] * MOST_FDS)
+        [(_, fds)] = ours.receive()
+        for fd in fds:
+            os.close(fd)
+        assert len(fds) == MOST_FDS
+
     def test_they_wait_for_the_rest_of_their_message(self, ends: Ends, pipe: Callable[[], int]) -> None:
         """They travel with its first byte, and are given out with its last."""
         ours, theirs = ends
@@ -296,6 +306,21 @@ class TestTheEnd:
         assert ours.receive() == []
         assert ours.is_closed
 
+    @pytest.mark.parametrize("text", [b"Hello, world!\n", b"\0\0\0\5hello", b"\0\0\0\2{}"])
+    def test_what_is_no_message_of_ours_is_heard_no_more(self, ends: Ends, text: bytes) -> None:
+        """A program writes on a descriptor that it knows nothing of: its letters are no length to wait for."""
+        ours, theirs = ends
+        theirs.sendall(text)
+        assert ours.receive() == []
+        assert ours.is_closed
+
+    def test_descriptors_of_half_a_message_are_not_kept(self, ends: Ends, pipe: Callable[[], int]) -> None:
+        """They came with its first bytes; the channel is closed, and they with it."""
+        ours, theirs = ends
+        socket.send_fds(theirs, [wire(Fork(2))[:-1]], [pipe()])
+        assert ours.receive() == []
+        ours.close()  # the fixture sees what is left open
+
     def test_nobody_is_there_to_hear(self, ends: Ends) -> None:
         """BrokenPipeError: an OSError, which every sender expects."""
         ours, theirs = ends
@@ -325,6 +350,17 @@ class TestTheEnd:
         assert ours.receive() == [(Forked(1, 501), ())]
         theirs.close()
         ours.finish()
+
+    def test_it_is_cut_when_the_other_side_is_gone(self, ends: Ends) -> None:
+        """Not when that one says no more; and what it has said before is still there."""
+        ours, theirs = ends
+        other = Channel(theirs)
+        other.send(Ready())
+        other.finish()
+        assert not ours.is_cut()
+        other.close()
+        assert ours.is_cut()
+        assert ours.receive() == [(Ready(), ())]
 
     def test_a_closed_end_says_and_hears_nothing(self, ends: Ends) -> None:
         """Nor is it an error to ask."""

@@ -21,6 +21,7 @@ REQUESTS: list[control.Request] = [
     control.Stop(),
     control.Stop(is_fast=True),
     control.LogLevel("debug"),
+    control.Forgive(),
 ]
 WORKER = control.WorkerReport(
     1, 0, 4711, 2, "ready", 1.5, "old", 3, 2, True, 12345, (0, 0, 7, 0, 1, 0), (1, 0, 6)
@@ -49,6 +50,8 @@ ANSWERS: list[control.Answer] = [
         replaced={"crash": 2},
         events=(control.EventReport(3, 0.25, "crash", "worker 0 \u2603"),),
         queued=4,
+        refused=(control.RefusalReport("GET /report?…", 3, 1800.5),),
+        refused_requests=7,
     ),
     control.StatusReport("starting", 1, None, 1, 0, (control.WorkerReport(1, 0, None, 1, "spawning", None),)),
 ]

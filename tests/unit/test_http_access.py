@@ -518,13 +518,13 @@ def test_close_waits_for_a_reader_that_is_behind(
     log.flush()
     assert log.deadline_s == 0
     got = bytearray()
-    real = access._Sink.is_ready
+    real = access.Sink.is_ready
 
-    def read_some(sink: access._Sink, limit_s: float) -> bool:
+    def read_some(sink: access.Sink, limit_s: float) -> bool:
         got.extend(os.read(read, 30_000))
         return real(sink, limit_s)
 
-    monkeypatch.setattr(access._Sink, "is_ready", read_some)
+    monkeypatch.setattr(access.Sink, "is_ready", read_some)
     log.close()
     got += drained(read)
     os.close(read)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from prefork.errors import AddressError
 from prefork.net import sockets
 from prefork.net.address import Address
 from prefork.net.listeners import ListenerSet
@@ -110,17 +111,36 @@ class TestFamilies:
     @pytest.mark.parametrize("reuseport", [False, True])
     def test_tcp6_takes_ipv6_alone(self, opened: Open, reuseport: bool) -> None:  # noqa: FBT001
         """Under network tcp6, ":0" refuses IPv4, and leaves the port free for a tcp4 listener."""
-        port = opened(":0", network="tcp6", reuseport=reuseport).addresses[0].port
-        socket.create_connection(("::1", port), timeout=45).close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=45)
-        opened(f":{port}", network="tcp4", reuseport=reuseport)
+
+        def leaves_ipv4_free() -> bool:
+            port = opened(":0", network="tcp6", reuseport=reuseport).addresses[0].port
+            socket.create_connection(("::1", port), timeout=45).close()
+            if not _is_refused("127.0.0.1", port):
+                return False
+            try:
+                opened(f":{port}", network="tcp4", reuseport=reuseport)
+            except AddressError:
+                return False
+            return True
+
+        assert _any_time(leaves_ipv4_free)
 
     def test_tcp4_does_not_take_ipv6(self, opened: Open) -> None:
         """The default network is IPv4 only."""
-        port = opened(":0").addresses[0].port
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("::1", port), timeout=45)
+        assert _any_time(lambda: _is_refused("::1", opened(":0").addresses[0].port))
+
+
+def _any_time(holds: Callable[[], bool]) -> bool:
+    """Whether it holds for one of several ports: of the other family each may be somebody else's at the moment."""
+    return any(holds() for _ in range(10))
+
+
+def _is_refused(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=45).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("trouble", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])

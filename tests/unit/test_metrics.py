@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from prefork import control
 from prefork.latency import bucket_of
 from prefork.observe.figures import Looks
 from prefork.observe.metrics import prometheus
@@ -52,6 +53,15 @@ def test_what_is_told() -> None:
     assert found["prefork_workers"] == [({"phase": "booting"}, 1), ({"phase": "ready"}, 1)]
     assert found["prefork_worker_memory_pss_bytes"] == [({"slot": "0", "pid": "501"}, 4096)]
     assert found["prefork_info"] == [({"version": "1", "application": 'shop:"app"\\'}, 1)]
+
+
+def test_what_is_refused_is_told_where_it_may_be() -> None:
+    """And nothing of it where the option is off."""
+    refused = control.RefusalReport("GET /report", 3, 60.0)
+    found = read(refused=(refused,), refused_requests=7)
+    assert found["prefork_refused_requests_total"] == [({}, 7)]
+    assert found["prefork_refused"] == [({}, 1)]
+    assert "prefork_refused" not in read()
 
 
 def test_the_histogram() -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefork import options
 from prefork.errors import EXIT_USAGE, ConfigError
-from prefork.options import CommandOptions, FleetOptions
+from prefork.options import CommandOptions, FleetOptions, fleet
 
 
 def refusal(**values: Any) -> str:
@@ -36,6 +36,26 @@ class TestChecks:
             shutdown_grace_period_s=0,
         ).check()
 
+    @pytest.mark.parametrize("name", ["reload_dirs", "reload_include", "reload_exclude", "admin_host"])
+    def test_several_texts(self, name: str) -> None:
+        """One alone is a slip, of which each letter would be taken for itself: it is said how to write it."""
+        assert refusal(**{name: "src"}) == f"{name} takes several: give it as ['src']"
+        assert refusal(**{name: Path("src")}) == f"{name} takes several: give it as [{Path('src')!r}]"
+        assert refusal(**{name: None}) == f"{name} takes several texts, such as a list of them, not None"
+        assert refusal(**{name: ["src", 5]}) == f"{name} takes texts, and 5 is none"
+        for fine in ([], ("src",), ["src", "lib"], {"src"}):
+            FleetOptions(**{name: fine}).check()
+
+    def test_directories_may_be_paths(self) -> None:
+        FleetOptions(reload_dirs=(Path("src"),)).check()  # type: ignore[arg-type]
+        assert "takes texts" in refusal(reload_include=[Path("*.py")])
+
+    @pytest.mark.parametrize("name", ["max_requests", "refuse_after_kills"])
+    @pytest.mark.parametrize("count", [-1, 1.0, "3", True, None])
+    def test_counts(self, name: str, count: Any) -> None:
+        """Whole; 0 is off."""
+        assert refusal(**{name: count}) == f"{name} must be a whole number from 0, not {count!r}"
+
     @pytest.mark.parametrize("workers", [0, -1, 1.5, "4", True, math.nan])
     def test_workers(self, workers: Any) -> None:
         """Whole, and at least one."""
@@ -58,7 +78,7 @@ class TestChecks:
 
     def test_fork_needs_linux(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Elsewhere the error names what does work."""
-        monkeypatch.setattr(options.sys, "platform", "darwin")
+        monkeypatch.setattr(fleet.sys, "platform", "darwin")
         assert 'use "exec"' in refusal(start_method="fork")
         FleetOptions(start_method="exec").check()
 
@@ -91,16 +111,16 @@ class TestChecks:
 class TestDefaults:
     def test_those_of_the_seed(self) -> None:
         """tcp4, and reuseport off."""
-        fleet = FleetOptions()
-        assert fleet.network == "tcp4"
-        assert fleet.reuseport is False
+        options = FleetOptions()
+        assert options.network == "tcp4"
+        assert options.reuseport is False
 
     @pytest.mark.parametrize(("cpus", "threshold"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4), (64, 32)])
     def test_the_threshold_is_half_the_workers(
         self, monkeypatch: pytest.MonkeyPatch, cpus: int, threshold: int
     ) -> None:
         """At least one (seed: max(1, GOMAXPROCS/2)), counted from the workers there are."""
-        monkeypatch.setattr(options, "usable_cpus", lambda: cpus)
+        monkeypatch.setattr(fleet, "usable_cpus", lambda: cpus)
         assert FleetOptions().worker_count() == cpus
         assert FleetOptions().threshold() == threshold
         assert FleetOptions(workers=20).threshold() == 10

@@ -46,6 +46,16 @@ def test_an_idle_fleet_of_the_fewest_is_not_looked_at() -> None:
     assert world.fleet.next_deadline_s() is None
 
 
+def test_where_nobody_is_there_nobody_is_looked_at() -> None:
+    """More are wanted than the fewest, and the code has to be mended before there is one (`--reload`)."""
+    world = World(2, bounds=BOUNDS, watches_code=True)
+    world.start()
+    world.feed(e.ScaleAsked(+1))
+    world.fail_load()
+    assert world.has_said("waiting for an edit")
+    assert world.fleet.next_deadline_s() is None
+
+
 def test_busy_workers_get_help_and_lose_it_when_all_are_at_rest() -> None:
     """Nobody needs to be awake for that: what is looked at until then is bounded."""
     world = scaled()

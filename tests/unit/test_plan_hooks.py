@@ -9,12 +9,13 @@ import pytest
 
 from prefork.errors import CommandProducerError, ForkWithThreadsError
 from prefork.master import commands as c
+from prefork.master import crew as crews
 from prefork.master import events as e
 from prefork.master import loop
-from prefork.master import shell as shells
 from prefork.master.commands import Command, Nudge
-from prefork.master.fleet import Fleet, Rules
-from prefork.master.shell import Shell
+from prefork.master.crew import Crew
+from prefork.master.fleet import Fleet
+from prefork.master.rules import Rules
 from tests.unit.fleets import World
 
 HOOKS = (c.CallSpawnHook, c.CallReadyHook, c.CallRecoverHook)
@@ -41,12 +42,18 @@ class HookShell:
         return ()
 
 
-def shell_of(**parts: Any) -> Any:
-    """As much of a shell as starts a worker, without a scoreboard."""
-    parts.setdefault("_means", SimpleNamespace(is_watching=False))
-    stub = SimpleNamespace(_scoreboard=None, _desk=SimpleNamespace(log_level=""), **parts)
-    stub._start_worker = lambda start: Shell._start_worker(stub, start)
-    return stub
+def crew_of(listeners: Any = None, *, uses_zygote: bool = False, producer: Any = None) -> Crew:
+    """As much of a crew as starts a process, without a scoreboard."""
+    means: Any = SimpleNamespace(
+        uses_zygote=uses_zygote,
+        command_producer=producer,
+        started_in=None,
+        is_watching=False,
+        is_fork_fresh=lambda generation: True,
+        zygote_main=None,
+    )
+    household: Any = SimpleNamespace(is_empty=True)
+    return Crew(household, listeners, None, means, log_level=str, let_go=lambda: None)
 
 
 class TestBroken:
@@ -125,31 +132,22 @@ class TestTheLoop:
         assert len(shell.calls) == 1
 
 
-class TestTheShell:
+class TestTheCrew:
     def test_a_broken_command_producer_ends_the_master(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The spawn that a broken producer was asked for is answered, so that the fleet can finish."""
-        monkeypatch.setattr(shells, "execute_worker", lambda *_: raise_error(CommandProducerError("None")))
-        means = SimpleNamespace(
-            uses_zygote=False, command_producer=lambda files: None, started_in=None, is_watching=False
-        )
-        stub: Any = shell_of(listeners=SimpleNamespace(for_slot=lambda slot: ()), _means=means)
-        events = list(Shell._spawn(stub, c.Spawn(1, 0, 1)))
+        monkeypatch.setattr(crews, "execute_worker", lambda *_: raise_error(CommandProducerError("None")))
+        crew = crew_of(SimpleNamespace(for_slot=lambda slot: ()), producer=lambda files: None)
+        events = list(crew.spawn(c.Spawn(1, 0, 1)))
         assert [type(event) for event in events] == [e.Broken, e.SpawnFailed]
 
     def test_a_refused_fork_of_the_zygote_ends_the_master(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The zygote that cannot be forked because of threads is answered for, so that the fleet can finish."""
-        monkeypatch.setattr(shells, "fork_zygote", lambda *_: raise_error(ForkWithThreadsError("threads")))
-        stub: Any = SimpleNamespace(
-            _means=SimpleNamespace(is_fork_fresh=lambda generation: True, zygote_main=None),
-            _household=SimpleNamespace(is_empty=True),
-            close=None,
-        )
-        events = list(Shell._start_zygote(stub, c.StartZygote(1)))
+        monkeypatch.setattr(crews, "fork_zygote", lambda *_: raise_error(ForkWithThreadsError("threads")))
+        events = list(crew_of(uses_zygote=True).start_zygote(c.StartZygote(1)))
         assert [type(event) for event in events] == [e.Broken, e.ZygoteUnstarted]
 
     def test_a_slot_that_cannot_be_opened_yet_is_a_failed_spawn(self) -> None:
         """The slot below could not be opened (EMFILE): the next one is tried again later, and the master lives."""
         listeners = SimpleNamespace(for_slot=lambda slot: raise_error(ValueError("slot 3 is not open")))
-        stub: Any = shell_of(listeners=listeners)
-        events = list(Shell._spawn(stub, c.Spawn(1, 3, 1)))
+        events = list(crew_of(listeners).spawn(c.Spawn(1, 3, 1)))
         assert [type(event) for event in events] == [e.SpawnFailed]

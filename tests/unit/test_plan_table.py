@@ -13,11 +13,17 @@ import pytest
 from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
+from prefork.master.assembly import assemble
 from prefork.master.children import CHILD, CHILD_EVENTS
-from prefork.master.fleet import Child, Fleet, Phase, Rules, Zygote, ZygotePhase
+from prefork.master.fleet import Child, Fleet, Phase, Zygote, ZygotePhase
+from prefork.master.hooks import Hooks
+from prefork.master.means import Means
 from prefork.master.plan import EVENTS, decide
+from prefork.master.premises import Premises
 from prefork.master.pulse import Pulse
-from prefork.master.shell import Hooks, Means, Shell
+from prefork.master.rules import Rules
+from prefork.master.shell import Shell
+from prefork.recorder import LastWords
 
 SAMPLES: dict[str, Any] = {
     "depth": 0,
@@ -36,6 +42,7 @@ SAMPLES: dict[str, Any] = {
     "delta": 1,
     "how": e.Stop.GRACEFUL,
     "status": e.ExitStatus(code=1),
+    "words": LastWords((b"GET /",)),
     "failure": e.BootFailure("a test"),
     "error": RuntimeError("a test"),
 }
@@ -48,11 +55,11 @@ def sample(kind: type[Any]) -> Any:
 @pytest.fixture
 def shell() -> Iterator[Shell]:
     """A shell that holds nothing."""
-    nothing: Any = SimpleNamespace(fileno=lambda: -1)
+    nothing: Any = SimpleNamespace(fileno=lambda: -1, close=lambda: None, waiting=lambda: 0)
     means = Means(nothing, True, lambda generation: True, None, lambda: None, True)
-    shell = Shell(nothing, nothing, notifier=nothing, logger=nothing, hooks=Hooks(), means=means)
+    shell = assemble(Premises(nothing, None, None, None, -1), nothing, nothing, Hooks(), means)
     yield shell
-    shell._household.close()
+    shell.close()
 
 
 def test_every_phase_answers_every_event_of_a_worker() -> None:
@@ -73,8 +80,8 @@ def test_every_event_has_a_handler_and_only_one() -> None:
 
 
 def test_every_command_is_carried_out(shell: Shell) -> None:
-    """One method of the shell for each, and none for what nobody commands."""
-    assert set(shell._do) == set(typing.get_args(c.Command))
+    """By one part of the shell each, and none is there for what nobody commands."""
+    assert set(shell._deeds) == set(typing.get_args(c.Command))
 
 
 @pytest.mark.parametrize("phase", list(Phase))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from prefork.errors import ApplicationError
+from prefork.errors import ApplicationError, OverRecoveryError
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.commands import Nudge
 from prefork.master.crashes import ZYGOTE_DELAY_S
-from prefork.master.draft import JITTER
+from prefork.master.draft import JITTER, MAX_DELAY_S
 from prefork.master.fleet import Phase
 from tests.unit.fleets import SEGFAULT, World
 
@@ -160,6 +160,41 @@ class TestWhileNobodyServes:
         world.end_zygote()
         world.calm_down()
         assert world.is_serving(generation=1, workers=1)
+
+    def test_one_that_is_killed_while_it_loads_is_a_crash(self) -> None:
+        """The system is out of memory and ends whom it finds: that says nothing of code that has served."""
+        world = serving(1, threshold=3)
+        world.end_zygote()
+        world.crash(1)
+        next_zygote_s(world)
+        world.end_zygote()
+        assert world.has_said("killed by signal 11 while the application was loaded")
+        assert len(world.fleet.crashes_s) == 3
+        assert next_zygote_s(world) <= MAX_DELAY_S * (1 + JITTER), "they are missed"
+        world.load()
+        world.calm_down()
+        assert world.is_serving(generation=1, workers=1)
+
+    def test_one_that_could_wait_is_wanted_sooner(self) -> None:
+        """It was tried at growing distances while the loaded code served; now the last worker has gone."""
+        world = serving(1, threshold=100)
+        world.end_zygote()
+        for _ in range(12):
+            next_zygote_s(world)
+            world.fail_load(1)
+        world.crash(1)
+        assert next_zygote_s(world) <= MAX_DELAY_S
+
+    def test_one_that_is_killed_again_and_again_while_it_loads_ends_the_fleet(self) -> None:
+        """As workers do that crash again and again."""
+        world = serving(1, threshold=3)
+        world.end_zygote()
+        world.crash(1)
+        for _ in range(2):
+            next_zygote_s(world)
+            world.end_zygote()
+        assert world.finish is not None
+        assert isinstance(world.finish.error, OverRecoveryError)
 
     def test_while_resting_it_is_tried_again_at_the_wake(self) -> None:
         """Nobody is meant to serve: its end neither ends the rest nor wakes the master up."""

@@ -31,6 +31,15 @@ def report(*workers: control.WorkerReport, **more: object) -> control.StatusRepo
     return control.StatusReport(workers=workers, **fields)  # type: ignore[arg-type]
 
 
+def test_what_is_refused_is_told_below() -> None:
+    """Since when is in the log; for how long still is what people ask."""
+    refused = (control.RefusalReport("GET /report?…", 3, 1800.0), control.RefusalReport("POST /x", 1, 59.0))
+    assert table(report(refused=refused), {}).splitlines()[-2:] == [
+        "refused for 30 min: GET /report?…, which has killed 3 workers",
+        "refused for 59 s: POST /x, which has killed 1 worker",
+    ]
+
+
 def test_a_line_for_the_fleet_and_one_for_each_worker() -> None:
     """Numbers to the right, and nothing where nothing is known."""
     shown = table(

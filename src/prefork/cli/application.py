@@ -29,6 +29,8 @@ class NamedApplication:
     """Options of our own HTTP server, by name."""
     is_loaded_by_prepare: bool = field(default=True, init=False)
     """The application is imported by `prepare` only: a fork of the master loads it anew."""
+    can_refuse: bool = field(default=True, init=False)
+    """The command has checked that it is our own server where that matters."""
     alpn: tuple[str, ...] = field(default=("http/1.1",), init=False)
     _server: Any = field(default=None, init=False)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefork import system
 from prefork.cli.application import NamedApplication
 from prefork.cli.settings import Settings
-from prefork.errors import ApplicationError, ConfigError
+from prefork.errors import ApplicationError, ConfigError, ForkWithThreadsError
 from prefork.http.limits import HttpLimits
 from prefork.http.options import HttpOptions, split
 from prefork.identity import is_child
@@ -71,6 +73,10 @@ def build(settings: Settings) -> Start:
     http = _http(command.server, settings)
     if settings["max_requests"].value and command.server != "prefork":
         raise ConfigError(f"--max-requests is counted by prefork's own server, not by {command.server}")
+    if settings["refuse_after_kills"].value and command.server != "prefork":
+        raise ConfigError(
+            f"--refuse-after-kills needs prefork's own server, which tells what it runs; {command.server} does not"
+        )
     if ":" in str(settings["workers"].value) and command.server != "prefork":
         raise ConfigError(f"--workers N:M goes by what prefork's own server tells; {command.server} does not")
     application = NamedApplication(
@@ -106,12 +112,23 @@ def check(settings: Settings) -> str:
         server_context(TLSFiles(start.certfile, start.keyfile))
     try:
         start.application.prepare()
+        _refuse_what_cannot_be_forked(start.prefork)
     except ApplicationError as error:
         start.logger.error("%s", "\n".join(filter(None, (str(error), error.details.rstrip()))))
         raise
     return f"{start.application.target} can be served: {start.prefork.worker_count()} workers, " + ", ".join(
         start.addresses
     )
+
+
+def _refuse_what_cannot_be_forked(prefork: Prefork) -> None:
+    """Raise ApplicationError for threads that the application has left, where a start would fail for them."""
+    if sys.platform != "linux" or prefork.start_method == "exec":
+        return
+    try:
+        system.refuse_threads("the application is loaded")
+    except ForkWithThreadsError as error:
+        raise ApplicationError(str(error)) from error
 
 
 def _http(server: str, settings: Settings) -> dict[str, Any]:

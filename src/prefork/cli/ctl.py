@@ -201,6 +201,15 @@ def log_level(level: str) -> None:
     _do(control.LogLevel(level))
 
 
+@preforkctl.command()
+def forgive() -> None:
+    """Refuse no request any more.
+
+    All that --refuse-after-kills holds against requests is forgotten: what made them kill workers has been mended.
+    """
+    _do(control.Forgive())
+
+
 COMMANDS: dict[type, Callable[..., Any]] = {
     control.Status: status,
     control.Reload: reload,
@@ -210,6 +219,7 @@ COMMANDS: dict[type, Callable[..., Any]] = {
     control.Upgrade: upgrade,
     control.Stop: stop,
     control.LogLevel: log_level,
+    control.Forgive: forgive,
 }
 """The command for each request there is. `top` asks for the status, again and again."""
 

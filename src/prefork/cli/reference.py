@@ -12,7 +12,7 @@ from prefork.cli.declared import GROUPS, Declared, Group, declared
 _HEAD = """\
 # Options
 
-<!-- Made by `make docs-reference` of the declarations in src/prefork/options.py, http/options.py and http/limits.py. -->
+<!-- Made by `make docs-reference` of the declarations in src/prefork/options, http/options.py and http/limits.py. -->
 
 Each option is declared once. What is given on the **command line** comes before the **environment**, that before the
 **file**, and that before the default. `prefork --print-config` shows each value and where it came from; `prefork --check`

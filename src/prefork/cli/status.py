@@ -35,7 +35,11 @@ def table(report: control.StatusReport, memory: Mapping[int, int]) -> str:
     rows = [_COLUMNS, *(_row(worker, memory) for worker in report.workers)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = ["  ".join(_cell(row, i, widths) for i in range(len(_COLUMNS))).rstrip() for row in rows]
-    return "\n".join(["  ".join(part for part in parts if part), *lines])
+    refused = [
+        f"refused for {duration(x.left_s)}: {x.what}, which has killed {x.kills} worker{'s' if x.kills > 1 else ''}"
+        for x in report.refused
+    ]
+    return "\n".join(["  ".join(part for part in parts if part), *lines, *refused])
 
 
 def _cell(row: tuple[str, ...], index: int, widths: list[int]) -> str:

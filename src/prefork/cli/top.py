@@ -47,7 +47,7 @@ _MIB: Final = 1024**2
 _GIB: Final = 1024**3
 _NONE: Final = "-"
 _EVENTS: Final = 5
-_TROUBLE: Final = frozenset({"crash", "hung", "failed", "admin"})
+_TROUBLE: Final = frozenset({"crash", "hung", "failed", "refused", "admin"})
 
 
 def top(ask: Ask, interval_s: float, *, is_once: bool, is_json: bool) -> None:

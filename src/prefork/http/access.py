@@ -18,29 +18,24 @@ Rules:
 * `common` and `combined` are Apache's to the letter, so that every tool reads them. `timed` is `combined` with the time that
   the request took behind it, in microseconds (Apache's `%D`); `json` has it, too.
 
-Not here: formats of the user's own. Who wants other fields reads JSON.
+Not here: where the lines go (`access_sink`), formats of the user's own. Who wants other fields reads JSON.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
-import select
-import socket
-import stat
 import time
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import Final, Literal, get_args
 
 from prefork.errors import ConfigError
+from prefork.http.access_sink import STANDARD_OUTPUT, Sink, end_of_piece, reason
 
 Format = Literal["common", "combined", "timed", "json"]
 Headers = Iterable[tuple[bytes, bytes]]
-
-STANDARD_OUTPUT: Final = "-"
 
 BATCH_BYTES: Final = 64 * 1024
 """So much does not wait for the tick: some 700 lines."""
@@ -51,11 +46,6 @@ UNSENT_BYTES: Final = 1024 * 1024
 CLOSE_S: Final = 0.5
 """So long `close` waits for a reader that is behind."""
 
-_PIPE_BUF: Final = getattr(select, "PIPE_BUF", 512)
-"""Writes up to this are atomic (pipe(7)); POSIX promises 512."""
-
-# Without O_NONBLOCK the opening of a FIFO that nobody reads, and each write to one that is full, would block.
-_FLAGS: Final = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 _MOST_KNOWN: Final = 1024
 _LONGEST_KNOWN_BYTES: Final = 512
@@ -127,9 +117,9 @@ class AccessLog:
         scheme: "http" or "https". started_s: when its head was complete, by `time.monotonic()`.
         """
         try:
-            self._sink: _Sink | None = _Sink(target)
+            self._sink: Sink | None = Sink(target)
         except OSError as error:
-            raise ConfigError(f"access log {self._name} cannot be opened: {_reason(error)}") from error
+            raise ConfigError(f"access log {self._name} cannot be opened: {reason(error)}") from error
 
     @staticmethod
     def check(form: str) -> None:
@@ -293,9 +283,9 @@ class AccessLog:
             return
         self.flush()
         try:
-            sink = _Sink(self._target)
+            sink = Sink(self._target)
         except OSError as error:
-            _logger.warning("access log %s cannot be opened: %s", self._name, _reason(error))
+            _logger.warning("access log %s cannot be opened: %s", self._name, reason(error))
             return
         self._sink.close()
         self._sink = sink
@@ -332,9 +322,9 @@ class AccessLog:
             return
         try:
             while unsent:
-                del unsent[: sink.write(bytes(unsent[: _end_of_piece(unsent, sink.piece_bytes)]))]
+                del unsent[: sink.write(bytes(unsent[: end_of_piece(unsent, sink.piece_bytes)]))]
         except OSError as error:
-            self._trouble = _reason(error)
+            self._trouble = reason(error)
         else:
             if self.dropped:
                 _logger.warning(
@@ -346,73 +336,6 @@ class AccessLog:
         if not self.dropped and self._sink is not None:
             _logger.warning("access log %s: lines are dropped: %s", self._name, self._trouble)
         self.dropped += count
-
-
-class _Sink:
-    """A descriptor for lines. `write` raises OSError, a BlockingIOError where it would have to wait."""
-
-    def __init__(self, target: str) -> None:
-        self._socket: socket.socket | None = None
-        self._is_blocking = False
-        self._fd = _standard_output() if target == STANDARD_OUTPUT else _open(target)
-        mode = os.fstat(self._fd).st_mode
-        self.piece_bytes = 0 if stat.S_ISREG(mode) else _PIPE_BUF
-        """The longest write; 0 for no bound."""
-        if stat.S_ISSOCK(mode):  # as of a service of systemd's, for its journal
-            self._socket = socket.socket(fileno=self._fd)
-        elif not stat.S_ISREG(mode):
-            self._is_blocking = os.get_blocking(self._fd)
-
-    def write(self, data: bytes) -> int:
-        if self._socket is not None:
-            return self._socket.send(data, socket.MSG_DONTWAIT)
-        # Room for one byte is room for PIPE_BUF (pipe(7)), unless another process is quicker.
-        if self._is_blocking and not self.is_ready(0):
-            raise BlockingIOError
-        return os.write(self._fd, data)
-
-    def is_ready(self, limit_s: float) -> bool:
-        """Whether something can be written, or has failed for good, within `limit_s` seconds."""
-        if not hasattr(select, "poll"):
-            return True
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        return bool(poll.poll(limit_s * 1000))
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        else:
-            os.close(self._fd)
-
-
-def _open(path: str) -> int:
-    return os.open(path, _FLAGS | os.O_CREAT, 0o666)
-
-
-def _standard_output() -> int:
-    """A descriptor of our own for standard output, that does not block if it can be helped.
-
-    O_NONBLOCK belongs to the open file, which others share (the shell, the application's prints). A pipe or a terminal
-    can be opened anew; a file must not be: its shared offset would not move, and others would write over our lines.
-    """
-    shared = os.dup(1)
-    mode = os.fstat(shared).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISSOCK(mode):
-        return shared
-    try:
-        own = os.open(f"/proc/self/fd/{shared}", _FLAGS)
-    except OSError:  # no Linux; or a pipe of another user's, from before we became who we are
-        return shared
-    os.close(shared)
-    return own
-
-
-def _end_of_piece(unsent: bytearray, piece_bytes: int) -> int:
-    """How much to write at once: lines up to the bound, or one that is longer."""
-    if not piece_bytes or len(unsent) <= piece_bytes:
-        return len(unsent)
-    return (unsent.rfind(b"\n", 0, piece_bytes) + 1) or (unsent.find(b"\n", piece_bytes) + 1)
 
 
 def _escaped(text: bytes | None) -> str:
@@ -430,11 +353,3 @@ def _json_of(text: bytes | None) -> str:
     if not text.translate(None, _PLAIN):
         return f'"{text.decode("ascii")}"'
     return json.dumps(text.decode("utf-8", "backslashreplace"))
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "its directory does not exist"
-    if isinstance(error, BlockingIOError) or error.errno == errno.ENXIO:
-        return "nobody reads it"
-    return error.strerror or str(error)

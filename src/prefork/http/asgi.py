@@ -21,13 +21,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from prefork.errors import DrainedError
+from prefork.http.connection import Connection
 from prefork.http.exchange import (
     COMPLETE,
     HEAD_GIVEN,
     JOIN_BYTES,
     NOTHING,
     ClientDisconnectedError,
-    Connection,
     Exchange,
     LogFields,
     logger,

@@ -36,6 +36,8 @@ class Engine:
         """Makes a connection of the other protocol (`protocol.WebSocketFactory`); None: answered as plain HTTP."""
         self.pool: Any = None
         """Threads for WSGI; None: applications run on the loop's thread."""
+        self.recorder: Any = None
+        """Where it is told what is run (`recording`); None: nowhere."""
         self.composer = Composer()
         self.entrances = Entrances()
         self.running: set[object] = set()

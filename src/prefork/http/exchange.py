@@ -15,9 +15,9 @@ What an application sees of it is its interface's: `asgi`, `wsgi`. Not here: byt
 from __future__ import annotations
 
 import logging
-import traceback
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
+from prefork.http.connection import Connection
 from prefork.http.request import Target
 from prefork.http.response import (
     CONTINUE,
@@ -29,23 +29,19 @@ from prefork.http.response import (
     ResponseError,
     early_hint,
 )
+from prefork.http.standing import stack_of
 
 if TYPE_CHECKING:
     import asyncio
     import ssl
-    from collections.abc import Iterator
     from types import FrameType
 
-    from prefork.http.engine import Engine
     from prefork.http.forwarded import Client, Origin
 
 JOIN_BYTES: Final = 64 * 1024
 """Up to this a head and its body are joined for one write; above it the copy costs more than a second buffer."""
 
 logger: Final = logging.getLogger("prefork.http")
-
-_DEEPEST: Final = 100
-"""Coroutines that wait for one another, as deep as they are shown: a cycle must not hold us up."""
 
 _GIVEN_UP: Final = {500: b"Internal Server Error\n", 504: b"Gateway Timeout\n"}
 
@@ -62,45 +58,6 @@ LogFields = tuple[str, bytes, list[tuple[bytes, bytes]], str | None, str]
 
 class ClientDisconnectedError(ConnectionError):
     """The client is gone, so nothing can be sent to it any more."""
-
-
-class Connection(Protocol):
-    """What an exchange asks of the connection that it came by."""
-
-    engine: Engine
-    is_proxy_trusted: bool
-    """What the other side says of forwarding is to be believed."""
-    client: Client
-    own: dict[str, Any]
-    """What of its scopes (or environs) is not the same for all connections that came the same way."""
-    template: dict[str, Any]
-    """What all of its scopes begin with, besides."""
-    is_write_paused: bool
-    is_closed: bool
-    """Nobody is there any more."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
-        """Where a forwarded request came from."""
-
-    async def writable(self) -> None:
-        """Wait until the client has taken enough of what was written, or is gone."""
-
-    async def send_file(self, fd: int, offset: int, count: int) -> int:
-        """Send `count` bytes of a file from `offset` on; how many there were. For as long as it takes."""
-
-    def want_body(self) -> None:
-        """The application waits for more of the body."""
-
-    def answer(self, data: bytes) -> None:
-        """Write the whole of an ordinary answer: `write` and `response_done` in one."""
-
-    def response_done(self) -> None:
-        """The current exchange's answer is complete."""
-
-    def abort(self) -> None:
-        """Reset: what was sent is not to be taken for a whole answer."""
 
 
 class Exchange:
@@ -437,7 +394,7 @@ class Exchange:
             "timed out after %.0f s: %s; it stands at:\n%s",
             age_s,
             self.describe(),
-            _stack_of(self.task, frame),
+            stack_of(self.task, frame),
         )
         self.give_up(504)
         self.disconnect()
@@ -457,23 +414,3 @@ class Exchange:
         headers = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text)))
         self._head = self.connection.engine.composer.head(status, headers)
         self.send_whole(text)
-
-
-def _stack_of(task: asyncio.Task[None] | None, frame: FrameType | None) -> str:
-    """Where an application stands, as text: in a thread, or in what its task waits for."""
-    if frame is not None:
-        return "".join(traceback.format_stack(frame)).rstrip()
-    if task is None:
-        return "nowhere: it waits for a thread"
-    summary = traceback.StackSummary.extract((each, each.f_lineno) for each in _awaited(task.get_coro()))
-    return "".join(summary.format()).rstrip() or repr(task)
-
-
-def _awaited(awaited: Any) -> Iterator[FrameType]:
-    """From a coroutine down to what it waits for in the end; `Task.print_stack` shows the first one only."""
-    for _ in range(_DEEPEST):
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is None:
-            return
-        yield frame
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)

@@ -19,9 +19,9 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from prefork.http.exchange import JOIN_BYTES, NOTHING, ClientDisconnectedError, Connection, Exchange
+from prefork.http.exchange import JOIN_BYTES, NOTHING, ClientDisconnectedError, Exchange
 from prefork.http.response import ResponseError
 
 _PIECE_BYTES: Final = 256 * 1024
@@ -136,7 +136,17 @@ class Outlet:
             self._writable = None
 
 
-async def copy_file(connection: Connection, fd: int, offset: int, count: int) -> int:
+class Taker(Protocol):
+    """What a file is copied to."""
+
+    is_closed: bool
+
+    def write(self, data: bytes) -> None: ...
+
+    async def writable(self) -> None: ...
+
+
+async def copy_file(connection: Taker, fd: int, offset: int, count: int) -> int:
     """Send a part of a file through the transport: how much there was, until the client left."""
     sent = 0
     while sent < count:

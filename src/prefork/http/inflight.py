@@ -7,7 +7,7 @@ Rules:
 * A time-out is kept late by up to two ticks and never early, and never a second time for one request.
 * What is answered is not timed out: an application may go on behind its answer.
 
-Used by the loop's thread; `describe` by a signal handler in it, too, at any moment.
+Used by the loop's thread; `describe` and `part` by a signal handler in it, at any moment.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final
 from prefork.http.asgi import ASGIExchange
 from prefork.http.clock import TICK_S
 from prefork.http.exchange import COMPLETE, Exchange, logger
+from prefork.http.parting import answer_hung
 from prefork.http.websocket_session import Session
 from prefork.http.wsgi import WSGIExchange
 from prefork.http.wsgi_threads import PooledWSGIExchange
@@ -93,6 +94,10 @@ class InFlight:
                 ):  # a thread may give it a head in this very moment; and the next tick must come
                     logger.exception("a request could not be timed out, and is reset: %s", each.describe())
                     each.connection.abort()
+
+    def part(self, main: FrameType | None) -> None:
+        """This worker is about to be killed, since its loop is blocked: tell the client of the request that it is at."""
+        answer_hung(_request_in(main))
 
     def describe(self, main: FrameType | None) -> Iterator[str]:
         """A line for each request, the one that the loop is at first. `main`: where the main thread stands."""

@@ -16,6 +16,7 @@ from prefork.errors import ConfigError
 from prefork.http.limits import HttpLimits
 from prefork.http.pages import Page
 from prefork.options import about
+from prefork.options.rules import TEXTS
 
 LIFESPANS: Final = ("auto", "on", "off")
 LOG_FORMATS: Final = ("common", "combined", "timed", "json")
@@ -125,9 +126,7 @@ class HttpOptions:
             raise ConfigError(
                 f"threads must be a whole number from 1 to {MOST_THREADS}, not {self.threads!r}"
             )
-        pages: object = self.warmup
-        if isinstance(pages, str):
-            raise ConfigError(f"warmup takes several paths: give it as [{pages!r}]")
+        TEXTS("warmup", self.warmup)
         for text in self.warmup:
             Page.of(text)
         if type(self.warmup_timeout_s) not in (int, float) or not 0 < self.warmup_timeout_s < inf:

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 import httptools
 
-from prefork.http.exchange import COMPLETE, Connection, Exchange
+from prefork.http.connection import Connection
+from prefork.http.exchange import COMPLETE, Exchange
 from prefork.http.limits import DISCARD_BYTES, SLICE_BYTES, HttpLimits
 from prefork.http.request import (
     FORWARDING,

@@ -1,6 +1,7 @@
 """`HttpServer(app)`: our HTTP/1.1 server for ASGI 3 and WSGI, as a worker runs it.
 
-What lies below, from the wire up: `accepting` (who takes a connection), `protocol` (one connection), `reader` and
+What lies below, from the wire up: `accepting` (whose turn it is), `admission` (who is let in),
+`conversation` and `protocol` (one connection, and its short way), `sending`, `reader` and
 `request` (what a head means), `exchange` (one request and its answer) with its two faces `asgi` and `wsgi`, `websocket`,
 `response` (heads of answers), `files`, `access` (the log), `clock` (Date and time-outs), `limits`. Nothing of it knows
 of masters and workers.
@@ -27,8 +28,8 @@ from typing import Any, ClassVar, Literal
 
 from prefork.errors import ConfigError
 from prefork.http import memory
-from prefork.http.accepting import Acceptors, connection_limit
 from prefork.http.access import AccessLog
+from prefork.http.admission import Acceptors, connection_limit
 from prefork.http.asgi import ASGIExchange
 from prefork.http.clock import Clock
 from prefork.http.connections import Connections
@@ -42,6 +43,7 @@ from prefork.http.options import HttpOptions
 from prefork.http.pages import Page
 from prefork.http.protocol import HttpProtocol
 from prefork.http.proxy_protocol import Preface
+from prefork.http.recording import record
 from prefork.http.request import NameCache
 from prefork.http.site import Site
 from prefork.http.tally import Tally
@@ -63,6 +65,8 @@ class HttpServer:
     """
 
     alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
+    can_refuse: ClassVar[bool] = True
+    """It tells what it runs, and refuses what has killed workers, where a master asks for it."""
 
     def __init__(
         self,
@@ -192,6 +196,8 @@ class HttpServer:
             pulse = getattr(first, "pulse", None)
             tally = engine.tally = Tally(engine.running, entry, getattr(first, "wear", None), pulse)
             self._watch(engine, tally, entry, pulse)
+            if entry is not None and entry.recorder is not None:
+                record(engine, entry.recorder)
             acceptors = Acceptors(
                 connections,
                 self._factory(engine, connections),
@@ -240,7 +246,7 @@ class HttpServer:
         clock.on_wake, clock.on_tick, clock.on_rest = wake, tick, partial(_rest_from, tally)
         is_watched = pulse is not None and pulse.is_watched
         if pulse is not None:
-            pulse.describe = in_flight.describe
+            pulse.describe, pulse.part = in_flight.describe, in_flight.part
         if is_watched or timeout_s < math.inf:
             # A request may wait for long, and then block the loop, or be overdue: neither would wake the clock.
             clock.is_needed = in_flight.is_any

@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from prefork.errors import DrainedError
+from prefork.http.connection import Connection
 from prefork.http.exchange import (
     COMPLETE,
     HEAD_GIVEN,
@@ -35,7 +36,6 @@ from prefork.http.exchange import (
     JOIN_BYTES,
     NOTHING,
     ClientDisconnectedError,
-    Connection,
     Exchange,
     LogFields,
     logger,

@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from prefork.http.exchange import Connection, LogFields
+from prefork.http.connection import Connection
+from prefork.http.exchange import LogFields
 from prefork.http.forwarded import Client, Origin
 from prefork.http.request import Target
 from prefork.http.tls_scope import tls_extension

@@ -21,6 +21,7 @@ from prefork.errors import PreforkError
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.controls import Controls
+from prefork.master.deeds import Deeds
 from prefork.master.household import FIRST, LAST, Household
 from prefork.master.spawn import Kin, execute_helper
 from prefork.net.address import Address
@@ -54,7 +55,7 @@ def attend(
 
 
 class Attendant:
-    """The master's hold on its admin process. Used by the shell only."""
+    """The master's hold on its admin process. Used by its loop only."""
 
     def __init__(
         self, household: Household, controls: Controls | None, attendance: Attendance | None
@@ -69,8 +70,10 @@ class Attendant:
         """Its pid, while there is one."""
         return {self._kin.process.pid} if self._kin is not None and self._kin.process is not None else set()
 
-    def start(self, _command: c.StartAdmin) -> Iterable[e.Event]:
-        """Make it."""
+    def deeds(self) -> Deeds:
+        return {c.StartAdmin: self._start, c.RetireAdmin: self._retire, c.KillAdmin: self._kill}
+
+    def _start(self, _command: c.StartAdmin) -> Iterable[e.Event]:
         assert self._attendance is not None
         assert self._controls is not None
         try:
@@ -90,13 +93,12 @@ class Attendant:
         self._household.watch(kin.process.fd, LAST, self._ended)
         return ()
 
-    def retire(self, _command: c.RetireAdmin) -> None:
+    def _retire(self, _command: c.RetireAdmin) -> None:
         """Tell it that nothing more comes: it leaves by itself."""
         if self._kin is not None:
             self._kin.channel.finish()
 
-    def kill(self, _command: c.KillAdmin) -> None:
-        """End it."""
+    def _kill(self, _command: c.KillAdmin) -> None:
         if self._kin is not None and self._kin.process is not None:
             self._kin.process.send(signal.SIGKILL)
 
@@ -128,9 +130,7 @@ class Attendant:
             yield e.AdminExited(e.ExitStatus(*status))
 
     def close(self) -> None:
-        """Let go of it, and of its listeners, without touching the process. Also for the copy in a forked zygote."""
+        """Let go of it without touching the process. Also for the copy in a forked zygote."""
         if self._kin is not None:
             self._kin.close()
             self._kin = None
-        if self._attendance is not None:
-            self._attendance.listeners.close()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from prefork.errors import ApplicationError
 from prefork.master import commands as c
 from prefork.master import events as e
-from prefork.master import hangs, recycling
+from prefork.master import hangs, recycling, refusing
 from prefork.master.crashes import RETRY_S, crashed
 from prefork.master.draft import FAST_STOP_S, Draft
 from prefork.master.fleet import Child, Phase
@@ -120,7 +120,12 @@ def _died_in_service(draft: Draft, child: Child, event: e.ChildExited) -> None:
     if event.status.is_clean and has_settled:
         draft.info(f"{child} left by itself: {event.status}")
         return
-    draft.error(f"{child} crashed: {event.status}" + ("" if has_settled else ", right after its start"))
+    draft.error(
+        f"{child} crashed: {event.status}"
+        + ("" if has_settled else ", right after its start")
+        + refusing.while_what(event.words)
+    )
+    refusing.died(draft, child, event.words)
     if child.generation == draft.fleet.incoming:
         abandon(draft, f"one of its workers crashed: {event.status}")
         return
@@ -152,6 +157,7 @@ def _died_hung(draft: Draft, child: Child, event: e.ChildExited) -> None:
     """A worker that was killed: because it hung, in its boot or in service, or at the end of its grace period."""
     if child.is_stuck:
         hangs.died(draft, child, event.status)
+        refusing.died(draft, child, event.words, has_hung=True)
     elif child.is_hung:
         _died_in_boot(draft, child, event)
     else:

@@ -1,20 +1,12 @@
 """What people want to know afterwards: crashes, reloads, recyclings, each with its time; and how often workers were replaced.
 
-Read off the fleet before and after a decision, like `waits`: no handler has to remember to write it down, and what an
-interrupted reload and two crashes lead to at once is told as what it is. Pure. Bounded: the oldest are forgotten, the
-counts are for life.
+Bounded: the oldest are forgotten, the counts are for life. Pure. What is written down is found by `happenings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
-
-from prefork.master import events as e
-
-if TYPE_CHECKING:
-    from prefork.master.fleet import Child, Fleet
+from dataclasses import dataclass
+from typing import Final
 
 KEPT: Final = 100
 """Happenings that are remembered: an evening's worth of trouble, in some 10 KB."""
@@ -30,7 +22,7 @@ class Happening:
     """From 1 on, without gaps."""
     at_s: float
     kind: str
-    """"start", "crash", "hung", "left", "recycle", "reload", "failed" (a reload), "scale", "rest", "upgrade", "admin", "stop"."""
+    """"start", "crash", "hung", "left", "recycle", "reload", "failed" (a reload), "refused" (a request), "scale", "rest", "upgrade", "admin", "stop"."""
     text: str
 
 
@@ -45,83 +37,3 @@ class Chronicle:
     def counts(self) -> dict[str, int]:
         """Workers replaced, by cause."""
         return dict(zip(CAUSES, self.replaced, strict=True))
-
-
-def continued(before: Fleet, event: e.Event, after: Fleet, now_s: float) -> Chronicle:
-    """The chronicle with what this decision adds to it."""
-    chronicle = after.chronicle
-    causes = list(_causes(before, event, after))
-    if causes:
-        replaced = tuple(n + causes.count(cause) for cause, n in chronicle.counts().items())
-        chronicle = replace(chronicle, replaced=replaced)
-    found = list(_happenings(before, event, after))
-    if found:
-        number = chronicle.happenings[-1].number if chronicle.happenings else 0
-        new = [Happening(number + i, now_s, kind, text) for i, (kind, text) in enumerate(found, 1)]
-        chronicle = replace(chronicle, happenings=(*chronicle.happenings, *new)[-KEPT:])
-    return chronicle
-
-
-def _causes(before: Fleet, event: e.Event, after: Fleet) -> Iterator[str]:
-    """Why workers are replaced by this decision. Those that crash are counted as they do, the others with their successor."""
-    if isinstance(event, e.ChildExited) and event.child in before.children and before.stopping is None:
-        kind = _end(before.children[event.child], event.status)[0]
-        if kind in CAUSES:
-            yield kind
-    for serial in after.children.keys() - before.children.keys():
-        child = after.children[serial]
-        if child.renews is not None:
-            yield "recycle"
-        elif after.incoming == child.generation or (after.rolling and child.replaces is None):
-            yield "reload"
-
-
-def _happenings(before: Fleet, event: e.Event, after: Fleet) -> Iterator[tuple[str, str]]:
-    if isinstance(event, e.ChildExited) and event.child in before.children:
-        kind, text = _end(before.children[event.child], event.status)
-        if kind and before.stopping is None:
-            yield kind, text
-    if isinstance(event, e.AdminExited) and before.stopping is None:
-        yield "admin", f"the admin process ended: {event.status}"
-    yield from _reload(before, after)
-    for serial in after.children.keys() - before.children.keys():
-        worn = before.children.get(after.children[serial].renews or 0)
-        if worn is not None:
-            yield "recycle", f"{worn} is recycled: {after.children[worn.serial].worn}"
-    if after.all_ready and not before.all_ready:
-        yield "start", f"{after.wanted} workers serve"
-    if after.wanted != before.wanted:
-        yield "scale", f"{before.wanted} → {after.wanted} workers"
-    if after.resting and not before.resting:
-        yield "rest", "the workers rest"
-    if isinstance(event, e.UpgradeReady) and after.stopping is not None and before.stopping is None:
-        yield "upgrade", "a new master serves"
-    elif after.stopping is not None and before.stopping is None:
-        yield (
-            "stop",
-            "the fleet stops" + ("" if after.stopping.error is None else f": {after.stopping.error}"),
-        )
-
-
-def _reload(before: Fleet, after: Fleet) -> Iterator[tuple[str, str]]:
-    tried = before.incoming
-    if tried is not None and tried not in (after.incoming, after.generation):
-        yield "failed", f"reload failed, generation {after.generation} serves on"
-    if before.rolling and not after.rolling and after.stopping is None:
-        yield "reload", f"generation {after.generation} serves"
-    if after.incoming is not None and after.incoming != tried:
-        yield "reload", f"generation {after.incoming} is loaded"
-
-
-def _end(child: Child, status: e.ExitStatus) -> tuple[str, str]:
-    """What it was that ended, and how; ("", "") where it was told to."""
-    if child.is_hung or child.is_stuck:
-        return "hung", f"{child} hung and was killed: {child.failure.summary if child.failure else status}"
-    if child.phase.value in ("spawning", "booting"):
-        why = child.failure.summary if child.failure else str(status)
-        return "crash", f"{child} did not start: {why}"
-    if child.phase.value in ("ready", "steered"):
-        if status.is_clean:
-            return "left", f"{child} left by itself"
-        return "crash", f"{child} crashed: {status}"
-    return "", ""

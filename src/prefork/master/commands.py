@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Literal
 
 from prefork import control
+from prefork.recorder import Listed
 
 
 class Nudge(Enum):
@@ -136,6 +137,13 @@ class LookAtPulses:
 
 
 @dataclass(frozen=True, slots=True)
+class ListSuspects:
+    """Have workers know what is refused, and of which requests they are to say that one has come to its end."""
+
+    listed: tuple[Listed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Renumber:
     """Tell a worker which slot is its own from now on: its lines in the log say it."""
 
@@ -249,6 +257,7 @@ Command = (
     | ReopenLogs
     | LookAtMemory
     | LookAtPulses
+    | ListSuspects
     | Renumber
     | Answer
     | AskStacks

@@ -5,12 +5,13 @@ A crash is an exit that nobody asked for. A failed fork is none: it is tried aga
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from prefork.errors import OverRecoveryError
 from prefork.master import events as e
-from prefork.master.draft import Draft
-from prefork.master.fleet import Child
+from prefork.master.draft import MAX_DELAY_S, Draft
+from prefork.master.fleet import LIVE, Child
 
 RETRY_S = 0.1
 """First delay before a failed fork is tried again; doubles."""
@@ -29,6 +30,9 @@ def crashed(draft: Draft, child: Child, *, delayed: bool = True) -> None:
         if fleet.stopping is None and seat.not_before_s > draft.now_s:
             draft.warn(f"worker {child.slot}: next start in {seat.not_before_s - draft.now_s:.2f} s")
     fleet.seats[child.slot] = seat
+    waiting = fleet.zygote_seat
+    if not _is_served(draft) and draft.now_s + MAX_DELAY_S < waiting.not_before_s < math.inf:
+        fleet.zygote_seat = replace(waiting, not_before_s=draft.now_s + MAX_DELAY_S)  # it is missed now
 
 
 def count_crash(draft: Draft) -> None:
@@ -49,4 +53,9 @@ def delay_zygote(draft: Draft, base_s: float) -> None:
     """Say when the current generation's zygote may be started again."""
     seat = draft.fleet.zygote_seat
     seat = replace(seat, streak=seat.streak + 1)
-    draft.fleet.zygote_seat = draft.back_off(seat, base_s, seat.streak, ZYGOTE_DELAY_S)
+    most_s = ZYGOTE_DELAY_S if _is_served(draft) else MAX_DELAY_S
+    draft.fleet.zygote_seat = draft.back_off(seat, base_s, seat.streak, most_s)
+
+
+def _is_served(draft: Draft) -> bool:
+    return any(x.phase in LIVE for x in draft.fleet.children.values())

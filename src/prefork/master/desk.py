@@ -11,6 +11,7 @@ from prefork.channel import LogLevel, ShowStacks
 from prefork.master import commands as c
 from prefork.master import events as e
 from prefork.master.controls import Controls
+from prefork.master.deeds import Deeds
 from prefork.master.household import Household
 from prefork.scoreboard import Scoreboard
 
@@ -44,7 +45,15 @@ class Desk:
         self.log_level = ""
         """As it has been set here; "" before. New workers are told."""
 
-    def answer(self, command: c.Answer) -> Iterable[e.Event]:
+    def deeds(self) -> Deeds:
+        return {
+            c.Answer: self._answer,
+            c.AskStacks: self._ask_stacks,
+            c.DumpStacks: self._dump_stacks,
+            c.SetLogLevel: self._change_log_level,
+        }
+
+    def _answer(self, command: c.Answer) -> Iterable[e.Event]:
         """Answer a client; what follows at once comes back."""
         if self._controls is None:
             return ()
@@ -77,7 +86,12 @@ class Desk:
             return report
         # In one go with what the living have told: between the two, nobody's record can become the page's.
         gone = self._scoreboard.told_by_the_gone()
-        return replace(report, gone_statuses=gone.statuses, gone_latencies=_trimmed(gone.latencies))
+        return replace(
+            report,
+            gone_statuses=gone.statuses,
+            gone_latencies=_trimmed(gone.latencies),
+            refused_requests=self._scoreboard.refused(),
+        )
 
     def _told(self, serial: int) -> dict[str, Any]:
         """What a worker says of itself, as fields of its report; nothing where it has no record, or never wrote."""
@@ -96,7 +110,7 @@ class Desk:
             "latencies": _trimmed(told.latencies),
         }
 
-    def ask_stacks(self, command: c.AskStacks) -> Iterable[e.Event]:
+    def _ask_stacks(self, command: c.AskStacks) -> Iterable[e.Event]:
         """Have a worker say where it stands."""
         kin = self._household.child(command.child)
         if kin is None or kin.channel.is_closed or kin.is_foreign:
@@ -106,7 +120,7 @@ class Desk:
         self._household.tell([command.child], ShowStacks(command.client))
         return ()
 
-    def dump_stacks(self, command: c.DumpStacks) -> None:
+    def _dump_stacks(self, command: c.DumpStacks) -> None:
         """Have the C library's side of it write them; never to a stranger, whom the signal would end."""
         kin = self._household.child(command.child)
         if kin is not None and kin.process is not None and not kin.is_foreign:
@@ -114,7 +128,7 @@ class Desk:
             if number is not None:
                 kin.process.send(number)
 
-    def set_log_level(self, command: c.SetLogLevel) -> None:
+    def _change_log_level(self, command: c.SetLogLevel) -> None:
         """Here, in the workers named, and in those to come. One that cannot be told logs on as before."""
         self.log_level = command.level
         self._set_log_level(command.level)

@@ -7,11 +7,12 @@ its pid: a pid may be used again by the kernel, a serial number is not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from prefork import control
 from prefork.master.pulse import Pulse
+from prefork.recorder import LastWords
 
 
 class Stop(IntEnum):
@@ -125,6 +126,8 @@ class ChildExited:
 
     child: int
     status: ExitStatus
+    words: LastWords = field(default_factory=LastWords)
+    """What it was at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from enum import Enum
 from prefork import control
 from prefork.master.chronicle import Chronicle
 from prefork.master.events import BootFailure, Stop
-from prefork.master.scaling import EVERY_S, Bounds, Trend
+from prefork.master.refusals import Refusals
+from prefork.master.rules import Rules
+from prefork.master.scaling import EVERY_S, Trend
 
 
 class Phase(Enum):
@@ -62,41 +64,6 @@ CONFIRM_S = 0.25
 (SIGCONT, a thawed container) has told within milliseconds that it turns."""
 LOOK_EVERY_S = EVERY_S
 """Between two looks at what workers do, while that matters: workers tell once a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What does not change while the master runs. Bounds in seconds."""
-
-    recover_threshold: float
-    recover_window_s: float = 60.0
-    recover_interval_s: float = 0.1
-    grace_s: float = 30.0
-    boot_timeout_s: float = 60.0
-    uses_zygote: bool = True
-    repeats_drain: bool = True
-    """Workers may be told twice to drain. Not so commands that the program starts by itself: they are
-    strangers, and to some of them a second TERM means haste."""
-    reuseport: bool = False
-    max_requests: int = 0
-    """Requests after which a worker is recycled; 0: never."""
-    max_age_s: float = math.inf
-    recycle_jitter: float = 0.0
-    """Share by which the two bounds above are shortened at random, at most."""
-    max_memory_bytes: int | None = None
-    max_fleet_bytes: int | None = None
-    watches_code: bool = False
-    """A change of the application's code is a reload."""
-    has_admin: bool = False
-    """There is to be an admin process."""
-    hang_timeout_s: float = math.inf
-    """Silence after which the loop of a worker that is awake is taken to be blocked."""
-    bounds: Bounds | None = None
-    """How few and how many workers there may be; None: as many as are asked for."""
-
-    @property
-    def watches_memory(self) -> bool:
-        return self.max_memory_bytes is not None or self.max_fleet_bytes is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +251,7 @@ class Fleet:
     """What autoscaling remembers."""
     reported: frozenset[int] = frozenset()
     """Generations whose failure has been told with its traceback."""
+    refusals: Refusals = field(default_factory=Refusals)
     lookout: Lookout = field(default_factory=Lookout)
     finished: bool = False
 
@@ -343,7 +311,7 @@ class Fleet:
         if bounds is None or self.stopping is not None or self.resting:
             return False
         is_awake = any(x.beat_s is not None and x.phase in WATCHED for x in self.children.values())
-        return is_awake or self.wanted > bounds.least
+        return is_awake or (bool(self.children) and self.wanted > bounds.least)
 
     def look_due_s(self) -> float | None:
         """When the workers are to be looked at next; None while all are at rest."""
@@ -369,6 +337,7 @@ class Fleet:
             times.append(self.zygote_seat.not_before_s if self._lacks_zygote() else None)
             times += [x.wears_at_s for x in self.children.values() if x.phase is Phase.READY and not x.worn]
             times.append(self.memory_due_s)
+            times.append(self.refusals.due_s)
             times.append(self.lookout.not_before_s if not self.lookout.is_running else None)
             if self.may_recycle and self._can_fork() and self.worn_child() is not None:
                 times.append(self.renewal_seat.not_before_s)

@@ -30,7 +30,7 @@ gave it later than after half a second; and nobody waits: another serves in its 
 LATE_S = 1.0
 """A master that wakes up so much too late has not run meanwhile, and neither have the others, perhaps."""
 NOBODY = 0
-"""The client who asks for stacks that are for the log only. Controls count theirs from 1."""
+"""The client who asks for stacks that are for the log only: `channel`'s, which this pure part does not know."""
 
 
 def awake(draft: Draft, child: Child, _event: e.ChildAwake) -> None:

@@ -16,6 +16,7 @@ from prefork.channel import Awake, BootFailed, Forked, ForkFailed, Message, Park
 from prefork.master import events as e
 from prefork.master.spawn import Kin, hold
 from prefork.master.strangers import Strangers
+from prefork.recorder import LastWords
 
 SILENT_END_MS = 100
 """Between a process's end-of-file and its end lie microseconds; a foreign child's is looked at for this long."""
@@ -30,8 +31,8 @@ Source = Callable[[], Iterable[e.Event]]
 class Household:
     """All processes of one master. Used by its loop only."""
 
-    def __init__(self, strangers: Strangers, give_back: Callable[[int], object] | None = None) -> None:
-        """`give_back` is told the scoreboard's record of each worker that is gone."""
+    def __init__(self, strangers: Strangers, give_back: Callable[[int], LastWords] | None = None) -> None:
+        """`give_back` is told the scoreboard's record of each worker that is gone, and says what it has left there."""
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Kin] = {}
         self._zygotes: dict[int, Kin] = {}
@@ -196,13 +197,14 @@ class Household:
         self.watch(kin.process.fd, LAST, lambda: self._child_ended(serial))
         yield e.ChildSpawned(serial, kin.process.pid)
 
-    def drop_child(self, serial: int) -> None:
-        """Let go of a child that is gone, or never came to be."""
+    def drop_child(self, serial: int) -> LastWords:
+        """Let go of a child that is gone, or never came to be; what it has left."""
         kin = self._children.pop(serial, None)
         if kin is not None:
             self._let_go(kin)
             if kin.entry is not None and self._give_back is not None:
-                self._give_back(kin.entry)
+                return self._give_back(kin.entry)
+        return LastWords()
 
     def _born(self, message: Forked) -> Iterator[e.Event]:
         kin = self._children.get(message.serial)
@@ -251,8 +253,8 @@ class Household:
         status = kin.process.poll()
         if status is not None:
             yield from self._child_said(serial)  # its last words
-            self.drop_child(serial)
-            yield e.ChildExited(serial, e.ExitStatus(*status))
+            words = self.drop_child(serial)
+            yield e.ChildExited(serial, e.ExitStatus(*status), words)
 
     def _let_go(self, kin: Kin) -> None:
         self.unwatch(kin.channel.fileno())

@@ -11,14 +11,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefork import system
 from prefork.errors import ConfigError
 from prefork.identity import MARKER
+from prefork.master import commands as c
 from prefork.master import events as e
+from prefork.master.deeds import Deeds
+from prefork.master.household import FIRST, Household
 from prefork.master.spawn import launcher
 
 _PROGRAM = (
@@ -60,13 +64,15 @@ def _is_installed(name: str) -> bool:
 
 
 class Lookout:
-    """One process at a time. Used by the shell only."""
+    """One process at a time. Used by the master's loop only."""
 
-    def __init__(self, sights: Sights) -> None:
+    def __init__(self, household: Household, sights: Sights | None) -> None:
+        """sights: None where the code is not watched."""
+        self._household = household
         self._sights = sights
         self._popen: subprocess.Popen[Any] | None = None
         self._heard = b""
-        self.fd = -1
+        self._fd = -1
         """Readable when it has something to say, or has ended."""
 
     @property
@@ -74,28 +80,41 @@ class Lookout:
         """The pid, while there is a process."""
         return {self._popen.pid} if self._popen is not None else set()
 
-    def start(self) -> int:
-        """Start it; returns what to watch. Raises OSError."""
-        sights = self._sights
+    def deeds(self) -> Deeds:
+        return {c.StartLookout: self._start, c.EndLookout: self._end}
+
+    def _start(self, _command: c.StartLookout) -> Iterable[e.Event]:
+        assert self._sights is not None
+        try:
+            self._run(self._sights)
+        except OSError as error:
+            return (e.LookoutLost(f"it cannot be started: {error}"),)
+        self._household.watch(self._fd, FIRST, self._said)
+        return ()
+
+    def _run(self, sights: Sights) -> None:
         read, write = os.pipe()
         words = json.dumps([write, sights.roots, sights.includes, sights.excludes])
         prefix = launcher() if sys.platform == "linux" else []
         command = [*prefix, sys.executable, "-P", "-c", _PROGRAM, words, json.dumps(sys.path)]
         environ = {name: value for name, value in os.environ.items() if name != MARKER}
         try:
-            self._popen = subprocess.Popen(command, env=environ, pass_fds=[write], stdin=subprocess.DEVNULL)
+            with system.signals_held():
+                self._popen = subprocess.Popen(
+                    command, env=environ, pass_fds=[write], stdin=subprocess.DEVNULL
+                )
         except BaseException:
             os.close(read)
             raise
         finally:
             os.close(write)
         os.set_blocking(read, False)
-        self.fd = read
-        return read
+        self._fd = read
 
-    def said(self) -> Iterator[e.Event]:
+    def _said(self) -> Iterator[e.Event]:
         """What it has said since it was last asked; `LookoutLost` is the last thing that it ever says."""
-        data = os.read(self.fd, 65536)
+        assert self._sights is not None
+        data = os.read(self._fd, 65536)
         *lines, self._heard = (self._heard + data).split(b"\n")
         why = ""
         for line in lines:
@@ -107,9 +126,9 @@ class Lookout:
             else:
                 why = text
         if why or not data:
-            yield e.LookoutLost(why or self._end())
+            yield e.LookoutLost(why or self._how_it_ended())
 
-    def _end(self) -> str:
+    def _how_it_ended(self) -> str:
         assert self._popen is not None
         try:
             status = self._popen.wait(_LEAVES_MS / 1000)
@@ -117,8 +136,9 @@ class Lookout:
             return "it closed its pipe"
         return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
-    def end(self) -> None:
+    def _end(self, _command: c.EndLookout) -> None:
         """End it, if it is there, and forget what it has said."""
+        self._household.unwatch(self._fd)
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()
@@ -128,6 +148,6 @@ class Lookout:
 
     def close(self) -> None:
         """Let go of the descriptor without touching the process. Also for the copy in a forked zygote."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -13,7 +13,7 @@ from dataclasses import replace
 from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
-from prefork.master import hangs, looks, recycling
+from prefork.master import hangs, looks, recycling, refusing
 from prefork.master.admin import (
     admin_due,
     admin_exited,
@@ -23,10 +23,10 @@ from prefork.master.admin import (
     dismiss_admin,
 )
 from prefork.master.children import child_event
-from prefork.master.chronicle import continued
 from prefork.master.commands import Command
 from prefork.master.draft import Draft
 from prefork.master.fleet import Child, Fleet, Phase, Stopping, ZygotePhase
+from prefork.master.happenings import continued
 from prefork.master.reconcile import reconcile
 from prefork.master.reloads import ask_reload
 from prefork.master.requests import asked, client_left, stacks_seen
@@ -82,6 +82,7 @@ def _deadline(draft: Draft, _event: e.DeadlinePassed) -> None:
     recycling.come_of_age(draft)
     recycling.look_at_memory(draft)
     give_stacks_up(draft)
+    refusing.expire(draft)
     admin_due(draft)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from prefork.master import commands as c
+from prefork.master import refusing
 from prefork.master.draft import Draft
 from prefork.master.fleet import Canary, Seat
 from prefork.master.waits import fail_reload
@@ -46,6 +47,7 @@ def promote(draft: Draft) -> None:
         slot: replace(seat, streak=0, not_before_s=-math.inf) for slot, seat in fleet.seats.items()
     }
     draft.info(f"reload: generation {fleet.generation} works, replacing the other workers")
+    refusing.forget(draft)
     if fleet.reload_again:
         begin_reload(draft)
 

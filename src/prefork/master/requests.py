@@ -8,9 +8,10 @@ from collections.abc import Callable
 from prefork import control
 from prefork.master import commands as c
 from prefork.master import events as e
-from prefork.master import hangs, recycling, trial
+from prefork.master import hangs, recycling, refusing, trial
 from prefork.master.draft import Draft
 from prefork.master.fleet import Child, Fleet, Phase, Wait
+from prefork.master.refusals import shown
 from prefork.master.reloads import ask_reload
 from prefork.master.waits import STACKS_WAIT_S, answer, await_outcome, until
 from prefork.options import LOG_LEVELS
@@ -140,6 +141,12 @@ def _log_level(draft: Draft, client: int, request: control.LogLevel) -> None:
     answer(draft, client, control.Done(f"logging from {request.level} on"))
 
 
+def _forgive(draft: Draft, client: int, _request: control.Forgive) -> None:
+    count = refusing.forget(draft)
+    text = f"{count} refused before; nothing is any more" if count else "nothing was refused"
+    answer(draft, client, control.Done(text))
+
+
 REQUESTS: dict[type, Callable[..., None]] = {
     control.Status: _status,
     control.Reload: _reload,
@@ -149,6 +156,7 @@ REQUESTS: dict[type, Callable[..., None]] = {
     control.Upgrade: _upgrade,
     control.Stop: _stop,
     control.LogLevel: _log_level,
+    control.Forgive: _forgive,
 }
 
 
@@ -196,6 +204,10 @@ def report(fleet: Fleet, now_s: float) -> control.StatusReport:
         events=tuple(
             control.EventReport(x.number, round(now_s - x.at_s, 3), x.kind, x.text)
             for x in fleet.chronicle.happenings
+        ),
+        refused=tuple(
+            control.RefusalReport(shown(x.name), x.deaths, round(x.until_s - now_s, 3))
+            for x in fleet.refusals.refused
         ),
     )
 

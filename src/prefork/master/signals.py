@@ -72,9 +72,9 @@ class Inbox:
         return self._read.fileno()
 
     def ask(self, event: e.Event) -> None:
-        """Hand in an event from any thread of the master."""
+        """Hand in an event from any thread of the master. Once the loop is over, nobody hears it."""
         self._asked.append(event)
-        with contextlib.suppress(BlockingIOError):  # full: the loop has been woken many times over
+        with contextlib.suppress(OSError):  # full: the loop has been woken many times over; or closed
             self._write.send(b"a")
 
     def take(self) -> Iterator[e.Event | None]:

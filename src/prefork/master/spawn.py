@@ -59,9 +59,10 @@ def fork_zygote(generation: int, let_go: Callable[[], object], zygote_main: Zygo
     system.refuse_threads("the zygote is started")
     ours, theirs = Channel.pair()
     try:
-        pid = system.fork("the zygote is started")
-        if pid == 0:
-            _be_zygote(generation, ours, Channel(theirs), let_go, zygote_main)
+        with system.signals_held():
+            pid = system.fork("the zygote is started")
+            if pid == 0:
+                _be_zygote(generation, ours, Channel(theirs), let_go, zygote_main)
     except BaseException:
         ours.close()
         raise
@@ -161,7 +162,8 @@ def execute_helper(module: str, message: Message, files: Sequence[HasFileno]) ->
             environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
             # -P: nothing that happens to lie in the working directory is imported.
             command = [*prefix, sys.executable, "-P", "-m", module, str(theirs.fileno())]
-            popen = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])
+            with system.signals_held():
+                popen = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])
             return Kin(ours, _hold_command(popen))
         except BaseException:
             ours.close()

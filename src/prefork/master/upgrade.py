@@ -76,7 +76,7 @@ _END_S = 1.0
 
 
 class Upgrade:
-    """Both sides of an upgrade, as far as one master sees it. Used by the shell only."""
+    """Both sides of an upgrade, as far as one master sees it. Used by `succession` only."""
 
     def __init__(
         self,

@@ -62,7 +62,9 @@ def zygote_exited(draft: Draft, event: e.ZygoteExited) -> None:
         return
     failure = zygote.failure
     if failure is None and zygote.phase is ZygotePhase.STARTING:
-        failure = e.BootFailure(f"{event.status} while the application was loaded")
+        # Killed from outside (memory, an operator) it says nothing of the code, once that has served.
+        is_final = event.status.signal is None or not fleet.proven
+        failure = e.BootFailure(f"{event.status} while the application was loaded", is_final=is_final)
     who = f"zygote of generation {event.generation}"
     if failure is None:
         draft.error(f"{who} crashed: {event.status}")
@@ -70,18 +72,15 @@ def zygote_exited(draft: Draft, event: e.ZygoteExited) -> None:
         # At the first start there are no generations yet to tell apart.
         who = f"{who} ({event.status})" if fleet.proven else f"start failed ({event.status})"
         draft.tell_failure(event.generation, failure, who)
+    is_missed = not fleet.resting and not any(x.phase in LIVE for x in fleet.children.values())
     if event.generation == fleet.incoming:
         abandon(draft, failure.summary if failure else str(event.status))
-    elif (
-        failure is not None
-        and not fleet.resting
-        and not any(x.phase in LIVE for x in fleet.children.values())
-    ):
+    elif failure is not None and failure.is_final and is_missed:
         # Nobody serves and the application cannot be loaded: a start that failed, late or early.
         if not await_edit(draft):
             draft.stop(e.Stop.GRACEFUL, ApplicationError(failure.summary, failure.details))
     else:
         # Code that cannot be loaded any more is no crash while the workers that have it loaded serve on.
-        if failure is None:
+        if failure is None or is_missed:
             count_crash(draft)
         delay_zygote(draft, max(RETRY_S, fleet.rules.recover_interval_s))

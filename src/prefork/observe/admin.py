@@ -44,9 +44,11 @@ _LIMITS: Final = HttpLimits(
 
 def main() -> None:
     """Be the admin process. Never raises; a start that fails is told to the master."""
-    signals.settle(blocked=())
-    for name in ("SIGTERM", "SIGQUIT"):
-        signal.signal(signal.Signals[name], signals.mute)
+    leaving = (signal.SIGTERM, signal.SIGQUIT)
+    signals.settle(blocked=leaving)
+    for signum in leaving:
+        signal.signal(signum, signals.mute)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, leaving)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     found = channel.receive()
     if not found:

@@ -46,6 +46,15 @@ def _lines(figures: Figures, usages: Mapping[int, Usage]) -> Iterator[str]:
     yield from _head("prefork_worker_restarts_total", "counter", "Workers that were replaced, by cause.")
     for cause, count in report.replaced.items():
         yield f'prefork_worker_restarts_total{{cause="{cause}"}} {count}'
+    if report.refused_requests is not None:
+        yield from _head(
+            "prefork_refused_requests_total",
+            "counter",
+            "Requests refused, since their like have killed workers.",
+        )
+        yield f"prefork_refused_requests_total {report.refused_requests}"
+        yield from _head("prefork_refused", "gauge", "Requests and routes that are being refused.")
+        yield f"prefork_refused {len(report.refused)}"
     yield from _head("prefork_generation", "gauge", "The generation that serves: 1 plus the reloads.")
     yield f"prefork_generation {report.generation}"
     yield from _head("prefork_uptime_seconds", "gauge", "Age of the master.")

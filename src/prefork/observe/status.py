@@ -39,6 +39,8 @@ def as_json(figures: Figures, usages: Mapping[int, Usage]) -> dict[str, Any]:
         "connections": figures.connections,
         "queue_depth": report.queued,
         "replaced": report.replaced,
+        "refused_requests": report.refused_requests,
+        "refused": [{"what": x.what, "kills": x.kills, "left_s": x.left_s} for x in report.refused],
         "memory_pss_bytes": sum(usage.pss_bytes or 0 for usage in usages.values()) or None,
         **_pace(figures.fleet),
         "workers": [_worker(worker, figures, usages) for worker in report.workers],

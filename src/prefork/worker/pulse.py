@@ -25,13 +25,15 @@ def _nothing(_frame: FrameType | None) -> Iterable[str]:
 class Pulse:
     """One for each process."""
 
-    __slots__ = ("_say", "describe", "is_watched")
+    __slots__ = ("_say", "describe", "is_watched", "part")
 
     def __init__(self, say: Callable[[], object], *, is_watched: bool) -> None:
         self.is_watched = is_watched
         """Whether anybody wants to know."""
         self.describe: Callable[[FrameType | None], Iterable[str]] = _nothing
         """The server's: the requests in flight, a line each, given where the main thread stands. For the log."""
+        self.part: Callable[[FrameType | None], object] = _nothing
+        """The server's: a last word to clients, given where the main thread stands, since this process is about to be killed."""
         self._say = say
 
     def say_awake(self) -> None:

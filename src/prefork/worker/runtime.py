@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 
 from prefork import system
 from prefork.channel import (
+    NOBODY,
     Awake,
     BootFailed,
     Channel,
@@ -83,6 +84,9 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, self._on_quit)
         self._listen_to_master()
+        signals.keep_from_forks(
+            {signal.SIGTERM: self._on_term, signal.SIGQUIT: self._on_quit, signal.SIGIO: self._on_io}
+        )
         _hush_drained_threads()
         try:
             signal.pthread_sigmask(
@@ -225,7 +229,13 @@ class Worker:
             self.job.introduce("worker", message.slot, self._generation)
         elif isinstance(message, ShowStacks):
             in_flight = () if self._pulse is None else self._pulse.describe(frame)
-            self._tell(Stacks(message.client, stacks(frame, Worker.run.__code__, in_flight)))
+            text = stacks(frame, Worker.run.__code__, in_flight)
+            if message.client == NOBODY and self._pulse is not None:
+                try:
+                    self._pulse.part(frame)
+                except Exception as error:  # the master waits for what follows
+                    self.job.report(f"no last word could be said: {error!r}")
+            self._tell(Stacks(message.client, text))
 
     # -- leaving ----------------------------------------------------------------------------------
 

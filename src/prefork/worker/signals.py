@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import signal
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection, Mapping
 from types import FrameType
 
 from prefork import system
@@ -31,7 +33,6 @@ def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
     `blocked` stay pending until `pthread_sigmask` lets them in: what is sent before there is a handler is not lost.
     """
     signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     for name in _DEFAULT:
         signal.signal(signal.Signals[name], signal.SIG_DFL)
     signal.signal(
@@ -46,6 +47,36 @@ def settle(*, blocked: Collection[signal.Signals] = ()) -> None:
         faulthandler.enable(all_threads=True)
         if system.STACKS_SIGNAL is not None:
             faulthandler.register(system.STACKS_SIGNAL, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # behind the handlers: what has waited is for them
+
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+def keep_from_forks(handlers: Mapping[signal.Signals, Handler]) -> None:
+    """Have a process that the application forks take none of `handlers` over, nor our wake-up descriptor. Worker.
+
+    It is no worker, and TERM has to end it: `multiprocessing` ends its daemons so when the worker leaves, and waits for them.
+    With our handler it would live on, and say through what the two share that the worker drains. What the application
+    has put in place of ours stays.
+    """
+    before = threading.local()
+
+    def hold() -> None:
+        # What comes for the child before it has forgotten would set off a Python handler that is not there any more.
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def forget() -> None:
+        signal.set_wakeup_fd(-1)
+        for signum, ours in handlers.items():
+            if signal.getsignal(signum) == ours:
+                signal.signal(signum, signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=forget)
 
 
 def be_deaf() -> None:

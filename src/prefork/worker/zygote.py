@@ -47,6 +47,8 @@ def run(channel: Channel, generation: int, job: Job, worker_main: WorkerMain) ->
     signals.settle()
     # Loading cannot be interrupted by end-of-file on the channel; the kernel sees to it.
     system.ask_signal_at_parent_death(signal.SIGKILL)
+    if channel.is_cut():
+        leaving.leave(EXIT_OK)  # it died before it was asked for
     job.introduce("zygote", None, generation)
     gc.disable()
     try:

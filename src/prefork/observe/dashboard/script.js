@@ -3,7 +3,7 @@
 // from outside is written as text. Rates and percentiles are the server's: here they are only drawn.
 
 const EVERY_MS = 1000, KEPT_MS = 300000, PATIENCE_MS = 4000, GAP_MS = 5000, GONE_MS = 1800;
-const TONES = { crash: "bad", hung: "bad", failed: "bad", admin: "warn", left: "warn", rest: "warn", stop: "warn",
+const TONES = { crash: "bad", hung: "bad", failed: "bad", refused: "bad", admin: "warn", left: "warn", rest: "warn", stop: "warn",
   reload: "a", upgrade: "a", recycle: "ok", scale: "ok", start: "ok" };
 
 const at = (id) => document.getElementById(id);

@@ -1,0 +1,1 @@
+"""What the three parts of the benchmark share: figures, progress, peers, plots, pages."""

@@ -1,0 +1,1 @@
+"""State that all workers see, measured: `prefork.shared` beside its peers."""
