@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import signal
 import socket
@@ -25,6 +26,7 @@ Said = Callable[[], list[str]]
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Said:
+    gc.collect()  # tasks that tests before have left behind on purpose would be told of in the midst of this one
     caplog.set_level(logging.INFO, "prefork.http")
     return lambda: [f"{x.levelname.lower()}: {x.getMessage()}" for x in caplog.records]
 
