@@ -19,6 +19,7 @@ JOBS ?= 3
 PYTHONS ?= 3.11 3.12 3.13
 LOCK := requirements/dev.txt
 AUTOBAHN := .venv-autobahn
+STRANGERS := build/strangers/venv
 DOCS := .venv-docs
 
 BIN := $(VENV)/bin
@@ -36,7 +37,7 @@ PYTHON2 ?= $(firstword $(shell python2.7 -c 'import sys; print(sys.executable)' 
 	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7*/bin/python))
 
 .DEFAULT_GOAL := help
-.PHONY: help run two-hosts bench bench-http bench-supervision bench-shared bench-page chaos test autobahn lint format types imports docs docs-reference pictures check coverage test-all-pythons lock clean
+.PHONY: help run two-hosts strangers bench bench-http bench-supervision bench-shared bench-page chaos test autobahn lint format types imports docs docs-reference pictures check coverage test-all-pythons lock clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -51,6 +52,9 @@ test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
 
 autobahn: $(TEST_STAMP) $(AUTOBAHN)/bin/wstest ## the Autobahn suite for WebSockets; it needs a python2.7 (PYTHON2=)
 	PATH="$(CURDIR)/$(AUTOBAHN)/bin:$$PATH" $(BIN)/python -m pytest tests/ecosystem/test_http_autobahn.py $(ARGS)
+
+strangers: $(TEST_STAMP) $(STRANGERS)/.installed ## strangers' suites against our server (ARGS=gunicorn, ARGS=--write)
+	$(BIN)/python -m strangers $(ARGS)
 
 two-hosts: $(TEST_STAMP) ## two hosts as network namespaces, updated under load: needs root, iproute2, haproxy, redis-server
 	$(BIN)/python -m tests.process.two_hosts
@@ -150,6 +154,11 @@ $(AUTOBAHN)/bin/wstest: | $(TEST_STAMP)
 	$(AUTOBAHN)-maker/bin/virtualenv --quiet --python $(PYTHON2) $(AUTOBAHN)
 	$(AUTOBAHN)/bin/pip install --quiet autobahntestsuite
 	@rm -rf $(AUTOBAHN)-maker
+
+$(STRANGERS)/.installed: requirements/strangers.txt pyproject.toml | $(BIN)/python
+	@rm -rf $(STRANGERS) && $(BIN)/python -m venv $(STRANGERS)
+	$(STRANGERS)/bin/pip install --quiet --disable-pip-version-check --requirement $< --editable '.[websocket]'
+	@touch $@
 
 # What makes the site, and nothing else: the group `docs`, pinned by the same lock.
 $(DOCS)/.installed: $(LOCK)

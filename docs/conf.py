@@ -30,7 +30,7 @@ NAVIGATION = {
     "Operate": ["operating", "signals", "hangs-and-scaling", "security"],
     "How it works": ["how-it-works", "http", "design"],
     "Reference": ["options"],
-    "Evidence": ["benchmarks", "chaos", "REJECTED"],
+    "Evidence": ["benchmarks", "chaos", "strangers", "REJECTED"],
 }
 
 html_theme = "furo"

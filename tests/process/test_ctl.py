@@ -465,7 +465,8 @@ def test_log_level(fleet_of: Callable[..., Fleet]) -> None:
 
 def test_forgive(fleet_of: Callable[..., Fleet]) -> None:
     """Where nothing is refused it says so; what it lifts is told in test_refusals.py."""
-    assert done(fleet_at(fleet_of), "forgive") == "nothing was refused"
+    fleet = fleet_at(fleet_of)
+    assert done(fleet, "forgive") == "nothing was refused"
 
 
 # -- which master -------------------------------------------------------------------------------------
