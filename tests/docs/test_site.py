@@ -63,7 +63,7 @@ def a_phone_shows_it(site: Path) -> None:
         page = browser.new_page(viewport={"width": PHONE_PX, "height": 844}, java_script_enabled=False)
         wide = {}
         for path in sorted(site.glob("*.html")):
-            page.goto(path.as_uri(), wait_until="domcontentloaded")
+            page.goto(path.as_uri(), wait_until="load")  # its style sheets, too
             width = page.evaluate("document.documentElement.scrollWidth")
             if width > PHONE_PX:
                 wide[path.name] = width
