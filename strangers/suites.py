@@ -23,6 +23,9 @@ PYTHON: Final = STORE / "venv" / "bin" / "python"
 _LIMIT_S: Final = 400
 
 _STARLETTE: Final = "not trio and not invalid_dir_permissions"
+_UVICORN: Final = (
+    "websockets-sansio and httptools and not keepalive and not after_close_handshake and not lifespan_state"
+)
 _ASYNCIO: Final = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
 
 
@@ -125,6 +128,20 @@ SUITES: Final[Mapping[str, Suite]] = MappingProxyType(
             ),
             "servers.test_basehttp, which tests Django's own server from within; what needs a browser",
             is_django=True,
+        ),
+        "uvicorn": Suite(
+            Source(
+                "uvicorn",
+                "0.54.0",
+                "uvicorn-0.54.0.tar.gz",
+                "a2e33cbfaa0306f8e6b0c13e0cb89d7d7a2da3e62b90c66e18c33d9807b28620",
+            ),
+            "uvicorn's tests of WebSockets, by websockets and httpx",
+            "uvicorn_server",
+            ".",
+            ("tests/protocols/test_websocket.py", "-p", "no:asyncio", "-k", _UVICORN),
+            "what repeats a test for another of uvicorn's parsers; four tests that look into its protocol objects, one of "
+            "its lifespan's",
         ),
         "daphne": Suite(
             Source(

@@ -28,7 +28,7 @@ def build(pages: Path, to: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(
     180
-)  # a build takes five seconds of CPU time, and a browser as many: others may want the CPUs, too
+)  # five seconds of CPU time for a build, as many for a browser: others may want the CPUs, too
 def test_the_site(tmp_path: Path) -> None:
     """One build, which is what takes the time, and then all that must hold of it."""
     site = tmp_path / "site"
@@ -63,7 +63,7 @@ def a_phone_shows_it(site: Path) -> None:
         page = browser.new_page(viewport={"width": PHONE_PX, "height": 844}, java_script_enabled=False)
         wide = {}
         for path in sorted(site.glob("*.html")):
-            page.goto(path.as_uri(), wait_until="domcontentloaded")
+            page.goto(path.as_uri(), wait_until="load")  # with its style sheets
             width = page.evaluate("document.documentElement.scrollWidth")
             if width > PHONE_PX:
                 wide[path.name] = width

@@ -156,7 +156,7 @@ def test_one_that_is_stuck_in_c_is_shown_by_the_c_library(
     fleet.wait_for(HUNG)
     fleet.wait_for("does not answer, its interpreter is stuck", since=0)
     fleet.wait_for("was hung, and is gone: killed by signal 9", since=0)
-    assert fleet.find_all(r'File ".*site_app\.py", line 7 in app')
+    assert fleet.find_all(r'File ".*site_app\.py", line 7 in app'), fleet.output
     assert fleet.stop() == 0
 
 

@@ -163,15 +163,26 @@ class TwoHosts:
                 answer += data
         return answer.decode()
 
-    def is_up(self, host: str) -> bool:
-        """Whether HAProxy sends requests to this host: the check has passed, and it is not draining."""
+    def _statistics(self, host: str) -> dict[str, str]:
+        """What HAProxy tells of this host, by the names of its columns."""
         rows = self.tell_balancer("show stat").splitlines()
         names = rows[0].removeprefix("# ").split(",")
-        for row in rows[1:]:
-            one = dict(zip(names, row.split(","), strict=False))
-            if one.get("pxname") == "app" and one.get("svname") == host:
-                return one["status"] == "UP" and one["check_status"] == "L7OK"
-        return False
+        every = (dict(zip(names, row.split(","), strict=False)) for row in rows[1:])
+        return next((one for one in every if (one.get("pxname"), one.get("svname")) == ("app", host)), {})
+
+    def is_up(self, host: str) -> bool:
+        """Whether HAProxy sends requests to this host: the check has passed, and it is not draining."""
+        one = self._statistics(host)
+        return (one.get("status"), one.get("check_status")) == ("UP", "L7OK")
+
+    def sent_to(self, host: str) -> int:
+        """How many requests HAProxy has sent there."""
+        return int(self._statistics(host)["stot"])
+
+    def wait_until_used(self, host: str) -> None:
+        """Wait until clients' requests go there: a host that is up is one of two."""
+        before = self.sent_to(host)
+        wait_until(lambda: self.sent_to(host) > before, f"requests to {host}")
 
     def wait_until_up(self, host: str) -> None:
         """Wait until HAProxy sends requests there."""
@@ -246,6 +257,7 @@ def rolling_update(hosts: TwoHosts, version: str, *, is_told: bool = True) -> Re
     with hosts.load() as load:
         for host in HOSTS:
             hosts.update(host, version, is_told=is_told)
+            hosts.wait_until_used(host)
         return load.finish()
 
 

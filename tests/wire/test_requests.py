@@ -102,6 +102,8 @@ BAD: dict[str, tuple[bytes, int]] = {
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two hosts": (b"GET / HTTP/1.1\r\n" + H + H + b"\r\n", 400),
     "host that is none": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+    "host that is a port alone": (b"GET / HTTP/1.1\r\nHost: :80\r\n\r\n", 400),
+    "absolute-form with a port alone": (b"GET http://:80/ HTTP/1.1\r\n" + H + b"\r\n", 400),
     "host with a path": (b"GET / HTTP/1.1\r\nHOST: a/b\r\n\r\n", 400),
     "HTTP/0.9": (b"GET /\r\n\r\n", 505),
     "HTTP/1.2": (b"GET / HTTP/1.2\r\n" + H + b"\r\n", 505),

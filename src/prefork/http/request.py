@@ -44,8 +44,8 @@ _MOST_NAMES: Final = 1024
 _LONGEST_NAME_BYTES: Final = 64
 """Names remembered a worker: common spellings beforehand, others as they come, no more than this."""
 
-_HOST_VALUE: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*)(:[0-9]*)?")
-"""uri-host [":" port] of RFC 3986 §3.2. May be empty (RFC 9110 §7.2)."""
+_HOST_VALUE: Final = re.compile(rb"(?:(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]+)(?::[0-9]*)?)?")
+"""uri-host [":" port] of RFC 3986 §3.2. May be empty (RFC 9110 §7.2), but no port without a host (§4.2.1)."""
 
 SLASH: Final = ord("/")
 _HASH: Final = ord("#")

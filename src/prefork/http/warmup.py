@@ -42,9 +42,8 @@ from prefork.http.pages import Page
 from prefork.http.wsgi_environ import beginning
 
 _AGENT: Final = "prefork-warmup"
-_LEAVE_S: Final = 5.0
-"""Threads that are about to end (a pool's, when its loop is closed) have this long in all. With one second a machine on which
-eighteen wanted each CPU had a thread of `to_thread`, which had nothing left to do, told as left alive."""
+_LEAVE_S: Final = 1.0
+"""Threads that are about to end (a pool's, when its loop is closed) have this long in all."""
 
 _logger: Final = logging.getLogger("prefork.http")
 

@@ -25,8 +25,8 @@ from prefork.master.reloads import abandon
 STACKS_S = 0.5
 """Time for the worker's own interpreter to say where it stands; one that runs does within milliseconds."""
 DUMP_S = 2.0
-"""Time for faulthandler to say it, where the interpreter is stuck in C. It needs a CPU for that, which a machine with much to do
-gave it later than after half a second; and nobody waits: another serves in its place by then."""
+"""Time for faulthandler to say it, where the interpreter is stuck in C. It needs a CPU for that, on a machine that may have none to
+spare; and nobody waits: another serves in its place by then."""
 LATE_S = 1.0
 """A master that wakes up so much too late has not run meanwhile, and neither have the others, perhaps."""
 NOBODY = 0
@@ -99,11 +99,12 @@ def _hung(draft: Draft, child: Child, silent_s: float) -> None:
 def stacks_late(draft: Draft, child: Child) -> None:
     """Its interpreter has not answered: the C library has to, on its standard error."""
     draft.put(child, deadline_s=draft.now_s + DUMP_S, last_call_s=draft.now_s + DUMP_S)
-    draft.commands.append(c.DumpStacks(child.serial))
+    # Said first: it writes in pieces, to what may be the same pipe, and a line of ours would stand in the midst of one of its.
     draft.warn(
         f"{child} does not answer, its interpreter is stuck: its stacks are on its standard error, and its requests "
         "cannot be told"
     )
+    draft.commands.append(c.DumpStacks(child.serial))
 
 
 def stacks_told(draft: Draft, child: Child, text: str) -> None:

@@ -176,9 +176,12 @@ def _resolve(address: Address) -> list[Place]:
             Place(socket.AF_INET, ("0.0.0.0", address.port)),
         ]
     family = {"tcp4": socket.AF_INET, "tcp6": socket.AF_INET6}.get(address.kind, socket.AF_UNSPEC)
+    # As bytes: for a text Python loads the codec of international names, and, where no descriptor is left to load it with,
+    # remembers for good that there is none.
+    host = address.host.encode() if address.host.isascii() else address.host
     try:
-        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
+        found = socket.getaddrinfo(host, address.port, family, socket.SOCK_STREAM)
+    except (socket.gaierror, LookupError, UnicodeError) as error:
         raise AddressError(
             f"cannot find host {address.host!r} of {address}: {_reason(error)};"
             " check the name, or write an IP address or ':PORT'"
