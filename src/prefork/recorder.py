@@ -215,7 +215,8 @@ class Recorder:
         try:
             at = self._free.pop()
         except IndexError:
-            at = self.shared
+            self.share(name)  # another's state may be there
+            return self.shared
         begin = at * 8 + _TEXT
         self._region.map[begin : begin + len(name)] = name
         return at

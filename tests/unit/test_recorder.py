@@ -231,3 +231,17 @@ def test_a_list_that_is_taken_in_clears_nobody_for_another(
     gone = board.take()
     assert gone is not None
     assert board.give_back(gone).ended == ()
+
+
+def test_names_on_the_shared_line_are_never_mixed(board: Scoreboard) -> None:
+    """Thirty wait, a thread runs a request, and dies of it just when another one has written a longer name."""
+    entry = board.take()
+    assert entry is not None
+    worker = Entry(board.fileno(), entry)
+    assert worker.recorder is not None
+    for nth in range(SLOTS - 1):
+        wait(worker.recorder, b"GET /%d" % nth)
+    run(worker.recorder, b"GET /report?id=5")
+    worker.recorder.begin(b"GET /reports/of/last/year")
+    worker.close()
+    assert board.give_back(entry).running == ()
