@@ -146,7 +146,7 @@ def test_wsgi_is_limited_alike(world: World) -> None:
 def test_without_a_store_all_are_let_through(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """And the log says so, once; by option all are refused."""
     app = RateLimitASGI(hello, broken(limiter_in(world)))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "prefork.shared"):
         assert [ask(app, http())[0]["status"] for _ in range(3)] == [200] * 3
     assert len(caplog.records) == 1
     strict = RateLimitASGI(hello, broken(limiter_in(world)), on_error="refuse")
