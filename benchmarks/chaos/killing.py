@@ -86,6 +86,22 @@ def master(stage: Stage) -> None:
         )
 
 
+def stop(stage: Stage) -> None:
+    """A last call: who has connected is answered, who comes later is refused."""
+    stops = stage.rounds(2, 6)
+    lost = 0
+    for number in stops:
+        fleet = stage.fleet(*(("--reuseport",) if number % 2 else ()))
+        load = stage.load(fleet)
+        status = fleet.stop()
+        report = load.finish()
+        stage.count(report.tried, report.answered, report.failed, report.slowest_s)
+        stage.hold(status == 0, f"it ended with status {status}")
+        lost += sum(count for kind, count in report.failed.items() if kind != "connect: refused")
+        fleet.assert_nothing_left(END_LIMIT_S)
+    stage.hold(lost <= len(stops), f"{lost} were lost in {len(stops)} stops")
+
+
 def admin(stage: Stage) -> None:
     """The process that shows metrics and a dashboard is supervised like a worker."""
     fleet = stage.fleet("--admin", "127.0.0.1:0")
@@ -183,6 +199,13 @@ FAULTS = (
         "SIGKILL of the master under load: shared, exec, reuseport",
         "nobody is left, no client hangs",
         master,
+    ),
+    Fault(
+        "stop",
+        "1, 6",
+        "TERM to the master under load: shared, reuseport",
+        "who has connected is answered, who comes later is refused; at most one a stop comes between the last look and the close",
+        stop,
     ),
     Fault(
         "kill-admin",
