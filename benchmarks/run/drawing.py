@@ -225,7 +225,7 @@ def _overview(rows: Sequence[Row], run: Run) -> Canvas:
         "times the CPU time of a request in prefork, the best of each family; left is better", loc="left"
     )
     title = f"CPU time of a request beside prefork's, 2 workers. {run_in_short(run)}"
-    canvas.suptitle(title, fontsize=10, color=INK, x=0.01, ha="left")
+    canvas.suptitle(textwrap.fill(title, 110), fontsize=10, color=INK, x=0.01, ha="left")
     canvas.legend(
         loc="outside lower center", ncols=9, frameon=False, fontsize=8, handletextpad=0.2, columnspacing=1.2
     )
