@@ -38,6 +38,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from prefork.http.limits import LAST_CALL_S
 from prefork.http.siblings import Siblings
 
 PATIENCE_S: Final = 0.005
@@ -72,9 +73,6 @@ AHEAD_SHARE: Final = 8
 
 BACK_OFF_S: Final = 0.1
 """Pause after an accept that failed for want of descriptors or memory."""
-
-LAST_CALL_S: Final = 0.5
-"""How long those who wait are taken in at the end: a queue that is filled as fast has no end."""
 
 # accept(2): these are of a connection that was gone again, and of the network under it. All others are want of
 # something (EMFILE, ENFILE, ENOBUFS, ENOMEM), or last.

@@ -10,6 +10,7 @@ The order of a life:
 
     lifespan.startup      raises ApplicationError; only then is a listener's descriptor touched, which means "ready"
     (serving)             until drain()
+    (last call)           if all workers stop: whoever waits in the queue is accepted
     (linger)              accepts nothing; answers say `connection: close`; idle connections stay for LINGER_S
     (finishing)           idle connections are closed, exchanges end by themselves; the master's patience is the bound
     lifespan.shutdown

@@ -8,9 +8,9 @@ Rules that each server of this room keeps:
 * It leaves signals, pid files, forks and access lines to whoever asks for them.
 * Its package is imported in `prepare()`, never when this room is imported: a package that is missing is
   no error until its server is used.
-* Drain: accept whoever waits if nobody comes after us (`last_call`), stop accepting, answer late requests with `Connection: close` for at most `DRAIN_LINGER_S`,
-  finish what is in flight, run the shutdown hooks, return. No bound beyond the linger: the master's
-  grace period is the bound.
+* Drain: accept whoever waits if nobody comes after us (`last_call`), stop accepting, answer late requests with
+  `Connection: close` for at most `DRAIN_LINGER_S`, finish what is in flight, run the shutdown hooks, return. No bound
+  beyond the linger: the master's grace period is the bound.
 
 Not here: which loop runs the call, who asks for the drain, what happens when it takes too long.
 """
@@ -27,16 +27,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Final
 
 from prefork.errors import ConfigError
+from prefork.http.limits import LAST_CALL_S
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.tls import server_context
 
 DRAIN_LINGER_S: Final = 2.0
 """How long an idle connection may still bring a request while draining. Precedent: gunicorn's asgi and
 gthread workers, 2 s: longer than a busy keep-alive client's pause, shorter than anyone's patience."""
-
-
-LAST_CALL_S: Final = 0.5
-"""How long those who wait are accepted at the end: a queue that is filled as fast as it is emptied has no end."""
 
 
 def last_call(listeners: Sequence[socket.socket]) -> Callable[[], bool]:

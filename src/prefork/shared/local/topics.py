@@ -75,11 +75,10 @@ class Topics:
                     raise StoreUnavailableError(f"shared store {path}: {error.strerror}") from error
                 continue
             try:
-                os.write(fd, b"!")
-            except BlockingIOError:
-                pass  # it has 65,536 bytes that say the same
-            except BrokenPipeError:
-                pass  # it has left since we opened it; its FIFO is gone, or found by the next speaker
+                # It has 65,536 bytes that say the same; or it has left since we opened it, and its FIFO is gone, or found by the
+                # next speaker.
+                with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                    os.write(fd, b"!")
             finally:
                 os.close(fd)
 
