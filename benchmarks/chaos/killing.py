@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 from benchmarks.chaos.fault import Fault
 from benchmarks.chaos.stage import CLIENTS, END_LIMIT_S, Stage, answer, status_of, wait_until_stopped
@@ -88,12 +89,22 @@ def master(stage: Stage) -> None:
 
 def stop(stage: Stage) -> None:
     """A last call: who has connected is answered, who comes later is refused."""
+    _stop(stage, lambda fleet: fleet.signal(signal.SIGTERM))
+
+
+def stop_group(stage: Stage) -> None:
+    """The same, where workers are told by somebody else, and may hear of it before their master does."""
+    _stop(stage, lambda fleet: fleet.signal_group(signal.SIGTERM))
+
+
+def _stop(stage: Stage, ask: Callable[[Fleet], None]) -> None:
     stops = stage.rounds(2, 6)
     lost = 0
     for number in stops:
         fleet = stage.fleet(*(("--reuseport",) if number % 2 else ()))
         load = stage.load(fleet)
-        status = fleet.stop()
+        ask(fleet)
+        status = fleet.wait()
         report = load.finish()
         stage.count(report.tried, report.answered, report.failed, report.slowest_s)
         stage.hold(status == 0, f"it ended with status {status}")
@@ -206,6 +217,13 @@ FAULTS = (
         "TERM to the master under load: shared, reuseport",
         "who has connected is answered, who comes later is refused; at most one a stop comes between the last look and the close",
         stop,
+    ),
+    Fault(
+        "stop-group",
+        "1, 6",
+        "TERM to all processes under load, as from a service manager that ends a whole control group",
+        "the same",
+        stop_group,
     ),
     Fault(
         "kill-admin",

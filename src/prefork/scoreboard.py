@@ -36,6 +36,10 @@ from prefork.recorder import LastWords, Recorder, Recorders, region_bytes
 VERSION: Final = 2
 RECORD_BYTES: Final = 1024
 NOT_ACCEPTING: Final = 2**32 - 1
+LAST_CALL_S: Final = 0.5
+"""How long those who wait are accepted, when all workers stop: a queue that is filled as fast as it is emptied has no end."""
+UNDECIDED_S: Final = 0.005
+"""How often a worker that somebody else than the master has told to drain looks whether all of them are to."""
 _WORDS: Final = RECORD_BYTES // 8
 
 # Words of the header.
@@ -51,6 +55,7 @@ _IS_AWAKE: Final = 1
 _TICK_MS: Final = 2
 _IN_FLIGHT: Final = 3
 _CAPACITY: Final = 4
+_IS_DISMISSED: Final = 5
 _STATUSES: Final = 8
 STATUS_CLASSES: Final = 8
 """By a status's first digit, of which the lowest three bits count: 8xx and 9xx, which nothing stands for, are 0 and 1."""
@@ -192,6 +197,10 @@ class Scoreboard:
         """The whole fleet stops: workers told to drain from now on take in whoever waits, for nobody comes after them."""
         self._page.words[_LAST_CALL_WORD] = 1
 
+    def dismiss(self, entry: int) -> None:
+        """The process of this record is about to be told to drain, by us and by nobody else."""
+        self._page.words[_first_word(entry) + _IS_DISMISSED] = 1
+
     def _clear(self, entry: int) -> None:
         words, first = self._page.words, _first_word(entry)
         for word in range(_WORDS):
@@ -241,6 +250,11 @@ class Entry:
     def is_last_call(self) -> bool:
         """The whole fleet stops: who waits in our queue is accepted by us now, or by nobody."""
         return bool(self._words[_LAST_CALL_WORD])
+
+    @property
+    def is_dismissed(self) -> bool:
+        """The master wants this worker to drain. It may be told by somebody else, who may tell all the others, too."""
+        return bool(self._words[self._first + _IS_DISMISSED])
 
     def wake(self) -> None:
         """Tell that something happens here again."""

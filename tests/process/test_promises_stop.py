@@ -212,17 +212,17 @@ SERVES_AIOHTTP = """
 QUEUED = 40
 
 
-@pytest.mark.parametrize("listening", ["no-reuseport", "reuseport"])
-@pytest.mark.parametrize("server", ["prefork", "uvicorn", "hypercorn", "aiohttp", "waitress", "blocking"])
-def test_a_stop_answers_who_waits_in_the_queue(
+@pytest.fixture(params=["no-reuseport", "reuseport"])
+def held_up(
+    request: pytest.FixtureRequest,
     fleet_of: Callable[..., Fleet],
     fleet_of_script: Callable[..., Fleet],
     python_script: Callable[..., Path],
     tmp_path: Path,
     server: str,
-    listening: str,
-) -> None:
-    """Forty are in the queues of two workers that are held by SIGSTOP; TERM comes, and nobody serves after them."""
+) -> tuple[Fleet, list[int], list[Request]]:
+    """A fleet, its two workers, which are held by SIGSTOP, and forty who wait in their queues."""
+    listening = request.param
     if server == "blocking":
         fleet = fleet_of_script(python_script(SERVES_BLOCKING), "127.0.0.1:0", listening)
     else:
@@ -233,12 +233,39 @@ def test_a_stop_answers_who_waits_in_the_queue(
     workers = fleet.wait_for_workers(2)
     for pid in workers:
         fleet.kill(pid, signal.SIGSTOP)
-    waiting = [Request(fleet.connect()).send() for _ in range(QUEUED)]
+    return fleet, workers, [Request(fleet.connect()).send() for _ in range(QUEUED)]
+
+
+SERVERS = pytest.mark.parametrize(
+    "server", ["prefork", "uvicorn", "hypercorn", "aiohttp", "waitress", "blocking"]
+)
+
+
+@SERVERS
+def test_a_stop_answers_who_waits_in_the_queue(held_up: tuple[Fleet, list[int], list[Request]]) -> None:
+    """TERM comes, and nobody serves after these workers."""
+    fleet, workers, waiting = held_up
     fleet.signal(signal.SIGTERM)
     fleet.wait_for("stopping")
     for pid in workers:
         fleet.kill(pid, signal.SIGCONT)
     assert all(request.answer() for request in waiting)
+    assert fleet.wait() == 0
+
+
+@SERVERS
+def test_workers_that_hear_of_the_stop_first_answer_who_waits(
+    held_up: tuple[Fleet, list[int], list[Request]],
+) -> None:
+    """TERM goes to the whole group, and the master has not said yet what that means: it is held by SIGSTOP, too."""
+    fleet, workers, waiting = held_up
+    fleet.signal(signal.SIGSTOP)
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        for pid in workers:
+            fleet.kill(pid, number)
+    assert all(request.answer() for request in waiting)
+    fleet.signal(signal.SIGTERM)
+    fleet.signal(signal.SIGCONT)
     assert fleet.wait() == 0
 
 

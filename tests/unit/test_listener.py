@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from prefork.errors import DrainedError
-from prefork.worker.listener import LAST_CALL_S, Gate, Listener
+from prefork.scoreboard import LAST_CALL_S
+from prefork.worker.listener import Gate, Listener
 from prefork.worker.wear import Wear
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
@@ -219,6 +220,36 @@ class TestDrain:
         gate.is_last_call = lambda: True
         gate.drain()
         gate._closing_s -= LAST_CALL_S
+        with pytest.raises(DrainedError):
+            listener.accept()
+
+    def test_who_comes_before_the_master_has_decided_is_taken_in(
+        self, listener: Listener, gate: Gate, connect: Callable[[], socket.socket]
+    ) -> None:
+        """Somebody else has told the worker to stop, and perhaps its siblings, too."""
+        gate.touched()
+        asked: list[socket.socket] = []
+
+        def asks() -> bool:
+            if len(asked) < 3:
+                asked.append(connect())
+                return True
+            return False
+
+        gate.is_last_call, gate.is_undecided = lambda: True, asks
+        gate.drain()
+        for number in range(3):
+            connection, peer = listener.accept()
+            connection.close()
+            assert peer == asked[number].getsockname()
+        with pytest.raises(DrainedError):
+            listener.accept()
+
+    def test_a_master_that_never_decides_is_not_waited_for(self, listener: Listener, gate: Gate) -> None:
+        """It may hang. The worker leaves as it was told."""
+        gate.touched()
+        gate.is_last_call = gate.is_undecided = lambda: True
+        gate.drain()
         with pytest.raises(DrainedError):
             listener.accept()
 

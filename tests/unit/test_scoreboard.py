@@ -54,6 +54,14 @@ def test_the_master_sees_what_each_says(board: Scoreboard, entries: list[Entry])
     assert board.load(one.index) is None
 
 
+def test_one_is_dismissed_and_no_other(board: Scoreboard, entries: list[Entry]) -> None:
+    """Whose drain is the master's will. The record's next process is not."""
+    board.dismiss(1)
+    assert [entry.is_dismissed for entry in entries] == [n == 1 for n in range(len(entries))]
+    board.give_back(1)
+    assert not entries[1].is_dismissed
+
+
 def test_a_last_call_is_heard_by_all(board: Scoreboard, entries: list[Entry]) -> None:
     assert not any(entry.is_last_call for entry in entries)
     board.call_last()

@@ -38,8 +38,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from prefork.http.limits import LAST_CALL_S
 from prefork.http.siblings import Siblings
+from prefork.scoreboard import LAST_CALL_S
 
 PATIENCE_S: Final = 0.005
 """How long a connection may wait for a less loaded sibling: a few time slices of a busy CPU (Linux: 3 ms)."""

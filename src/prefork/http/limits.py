@@ -23,9 +23,6 @@ uvicorn's own figure."""
 DISCARD_BYTES: Final = 256 * 1024
 """Body that is read and thrown away, after an answer that came early, to keep the connection. Go's net/http: 256 KiB."""
 
-LAST_CALL_S: Final = 0.5
-"""How long those who wait are accepted at the end, when all workers stop: a queue that is filled as fast has no end."""
-
 LINGER_S: Final = 2.0
 """How long a connection that we close is still read: a close with unread input resets it, and the answer with it
 (RFC 9112 §9.6). And how long an idle connection may bring a request while draining (gunicorn: 2 s)."""

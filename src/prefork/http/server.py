@@ -23,6 +23,7 @@ import contextlib
 import math
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -55,6 +56,7 @@ from prefork.http.wsgi_pool import ThreadPool
 from prefork.http.wsgi_threads import PooledWSGIExchange
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.tls import server_context
+from prefork.scoreboard import LAST_CALL_S, UNDECIDED_S
 
 Interface = Literal["asgi", "wsgi"]
 
@@ -213,6 +215,7 @@ class HttpServer:
                 acceptors.start(listeners)
                 await drain_asked.wait()
                 _say_close(engine, connections)
+                await _until_decided(first)
                 if self._on_deaf is not None or getattr(first, "is_last_call", False):
                     acceptors.take_in_all()
                 acceptors.stop()
@@ -289,6 +292,13 @@ class HttpServer:
             return connection
 
         return accept_logged
+
+
+async def _until_decided(listener: socket.socket) -> None:
+    """Accept on until the master has said whether all workers stop: whoever comes meanwhile may have nobody else."""
+    until_s = time.monotonic() + LAST_CALL_S
+    while getattr(listener, "is_undecided", False) and time.monotonic() < until_s:  # noqa: ASYNC110  (a page tells, no event)
+        await asyncio.sleep(UNDECIDED_S)
 
 
 def _close_all(listeners: Sequence[socket.socket]) -> None:

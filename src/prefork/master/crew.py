@@ -144,7 +144,11 @@ class Crew:
         self._household.drop_child(command.child)
 
     def _nudge_child(self, command: c.NudgeChild) -> None:
-        _nudge(self._household.child(command.child), command.nudge)
+        kin = self._household.child(command.child)
+        if command.nudge is Nudge.DRAIN and kin is not None and kin.entry is not None:
+            assert self._scoreboard is not None
+            self._scoreboard.dismiss(kin.entry)
+        _nudge(kin, command.nudge)
 
     def _renumber(self, command: c.Renumber) -> None:
         self._household.tell([command.child], Renumber(command.slot))  # else its log says the old number

@@ -99,7 +99,6 @@ def _hung(draft: Draft, child: Child, silent_s: float) -> None:
 def stacks_late(draft: Draft, child: Child) -> None:
     """Its interpreter has not answered: the C library has to, on its standard error."""
     draft.put(child, deadline_s=draft.now_s + DUMP_S, last_call_s=draft.now_s + DUMP_S)
-    # Said first: it writes in pieces, to what may be the same pipe, and a line of ours would stand in the midst of one of its.
     draft.warn(
         f"{child} does not answer, its interpreter is stuck: its stacks are on its standard error, and its requests "
         "cannot be told"

@@ -48,8 +48,7 @@ def _feed(fleet: Fleet, shell: Shell, event: e.Event) -> Fleet:
     while events:
         fleet, commands = decide(fleet, events.popleft(), system.now_s())
         is_broken = False
-        # What is said comes after what is done: to write a line takes longer than to ask for a worker.
-        for command in sorted(commands, key=lambda command: isinstance(command, c.Log)):
+        for command in sorted(commands, key=_turn):
             if is_broken and isinstance(command, HOOKS):
                 continue
             led_to = list(shell.execute(command))
@@ -59,6 +58,19 @@ def _feed(fleet: Fleet, shell: Shell, event: e.Event) -> Fleet:
             else:
                 events.extend(led_to)
     return fleet
+
+
+def _turn(command: c.Command) -> int:
+    """What is said comes after what is done, for to write a line takes longer than to ask for a worker.
+
+    Stacks come last: a child writes them in pieces, to what may be the same pipe, and a line of ours would stand in the
+    midst of one of its.
+    """
+    if isinstance(command, c.NudgeChild | c.NudgeZygote) and command.nudge is c.Nudge.DUMP_STACKS:
+        return 2
+    if isinstance(command, c.DumpStacks):
+        return 2
+    return 1 if isinstance(command, c.Log) else 0
 
 
 def _timeout_s(fleet: Fleet) -> float | None:

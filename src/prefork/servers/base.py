@@ -27,9 +27,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Final
 
 from prefork.errors import ConfigError
-from prefork.http.limits import LAST_CALL_S
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.tls import server_context
+from prefork.scoreboard import LAST_CALL_S, UNDECIDED_S
 
 DRAIN_LINGER_S: Final = 2.0
 """How long an idle connection may still bring a request while draining. Precedent: gunicorn's asgi and
@@ -39,7 +39,8 @@ gthread workers, 2 s: longer than a busy keep-alive client's pause, shorter than
 def last_call(listeners: Sequence[socket.socket]) -> Callable[[], bool]:
     """What says, asked by a drain between two accepts, that somebody waits whom nobody else will accept. Runs in the worker.
 
-    True for `LAST_CALL_S` at most. Always False unless all workers stop: those who wait are their siblings' then.
+    True for `LAST_CALL_S` at most. Always False unless all workers stop: those who wait are their siblings' then. As long as
+    the master has not said whether they do, somebody may come.
     """
     if not any(getattr(listener, "is_last_call", False) for listener in listeners):
         return lambda: False
@@ -47,7 +48,13 @@ def last_call(listeners: Sequence[socket.socket]) -> Callable[[], bool]:
     queues = select.poll()
     for listener in listeners:
         queues.register(listener.fileno(), select.POLLIN)
-    return lambda: bool(queues.poll(0)) and time.monotonic() < until_s
+
+    def is_anyone_waiting() -> bool:
+        is_undecided = any(getattr(listener, "is_undecided", False) for listener in listeners)
+        is_anyone_there = bool(queues.poll(UNDECIDED_S * 1000 if is_undecided else 0))
+        return (is_anyone_there or is_undecided) and time.monotonic() < until_s
+
+    return is_anyone_waiting
 
 
 class ForeignServer(ABC):

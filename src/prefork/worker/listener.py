@@ -29,16 +29,13 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from prefork.errors import DrainedError
-from prefork.scoreboard import Entry
+from prefork.scoreboard import LAST_CALL_S, UNDECIDED_S, Entry
 from prefork.worker.pulse import Pulse
 from prefork.worker.waking import woken_by_signals
 from prefork.worker.wear import Wear
-
-LAST_CALL_S: Final = 1.0
-"""A queue that is filled as fast as it is emptied has no end."""
 
 
 class Gate:
@@ -50,6 +47,7 @@ class Gate:
         os.set_blocking(self._wake_write, False)
         self.is_draining = False
         self.is_last_call: Callable[[], bool] = lambda: False
+        self.is_undecided: Callable[[], bool] = lambda: False
         self._closing_s = 0.0
         self.is_cooperative = False
         """The server waits in our `accept`, so it hears of a drain there."""
@@ -92,8 +90,17 @@ class Gate:
         if self._signalled_read in ready:
             with contextlib.suppress(BlockingIOError):  # another thread has emptied it
                 os.read(self._signalled_read, 4096)
-        if self.is_draining and not (fd in ready and self._is_still_open()):
+        if self.is_draining and not (self._is_still_open() and (fd in ready or self._comes_yet(fd))):
             raise DrainedError
+
+    def _comes_yet(self, fd: int) -> bool:
+        """Wait for somebody as long as it is not decided whether there are siblings to leave them to."""
+        queue = select.poll()
+        queue.register(fd, select.POLLIN)
+        while self.is_undecided() and self._is_still_open():
+            if queue.poll(UNDECIDED_S * 1000):
+                return True
+        return bool(queue.poll(0))  # since the decision nobody is lost who comes: the last look
 
     def _is_still_open(self) -> bool:
         return self.is_last_call() and time.monotonic() < self._closing_s
@@ -122,6 +129,11 @@ class Listener(socket.socket):
     def is_last_call(self) -> bool:
         """The worker drains or is about to, and whoever waits in the queue now has nobody else to wait for."""
         return self._gate is not None and self._gate.is_last_call()
+
+    @property
+    def is_undecided(self) -> bool:
+        """The worker drains, and not because its master said so: whether all workers stop, the master is still to say."""
+        return self._gate is not None and self._gate.is_undecided()
 
     def _touch(self) -> None:
         if self._gate is not None:

@@ -118,14 +118,25 @@ class Worker:
             *listening, board = fds
             fds = tuple(listening)
             entry = self._join(board, start.entry)
-        # An orphan's siblings are orphans.
-        self.gate.is_last_call = lambda: self._is_orphan or (entry is not None and entry.is_last_call)
+        self.gate.is_undecided = lambda: self._is_undecided(entry)
+        self.gate.is_last_call = lambda: self._is_last_call(entry)
         for inherited, own in zip(start.inherited, fds, strict=False):
             if inherited not in fds and _is_same(inherited, own):
                 os.close(inherited)
         wear = Wear(start.requests, lambda why: self._tell(Worn(why)))
         self._pulse = Pulse(lambda: self._tell(Awake()), is_watched=start.is_watched and entry is not None)
         return [Listener(fd, self.gate, entry, wear, self._pulse) for fd in fds]
+
+    def _is_last_call(self, entry: Entry | None) -> bool:
+        if self._is_orphan:  # and so are its siblings
+            return True
+        return entry is not None and (entry.is_last_call or self._is_undecided(entry))
+
+    def _is_undecided(self, entry: Entry | None) -> bool:
+        """Who ends a whole process group or control group tells us, perhaps before our master has heard of it."""
+        if entry is None or self._is_orphan or not self.gate.is_draining:
+            return False
+        return not entry.is_dismissed and not entry.is_last_call
 
     def _join(self, board: int, index: int) -> Entry | None:
         """Our record on the scoreboard. Serving goes on without: siblings then know nothing of us, nor we of them."""
