@@ -143,12 +143,23 @@ def in_thread(
 
 
 @contextlib.contextmanager
+def _unheard(logger: logging.Logger) -> Iterator[None]:
+    """What strangers send is meant to be wrong, and the log says so of each. Runs also in the process of the test suite."""
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
 def serving(interface: Interface, given: Mapping[str, Any]) -> Iterator[Live]:
     """A live server with its recorder."""
     recorder = Recorder()
     app = recorder.asgi if interface == "asgi" else recorder.wsgi
-    logging.getLogger("prefork").setLevel(logging.CRITICAL)
     with (
+        _unheard(logging.getLogger("prefork")),
         socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
         in_thread(app, interface, {"threads": 1, **given}, listener),
     ):

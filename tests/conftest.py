@@ -1,11 +1,12 @@
-"""What every test gets: an environment without prefork's own variables, Hypothesis's profile, scripts."""
+"""What every test gets: an environment without prefork's own variables, logs as they were, Hypothesis's profile, scripts."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,31 @@ def runtime_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("run")
 
 
+@pytest.fixture
+def untouched_logs() -> Iterator[None]:
+    """Fail who leaves a logger quieter than it was: what a later test waits to read in the log would not be there."""
+    before = _logs()
+    yield
+    after = _logs()
+    assert {name: after[name] for name in before} == before
+
+
+def _logs() -> dict[str, tuple[int, bool, bool]]:
+    names = filter(_is_ours, logging.root.manager.loggerDict)
+    loggers = [logging.root, *map(logging.getLogger, names)]
+    return {x.name: (x.level, x.disabled, x.propagate) for x in loggers}
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == "prefork"
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, runtime_folder: Path) -> None:
+def clean_environment(
+    untouched_logs: None,  # before monkeypatch, so that it looks when that one has undone its own
+    monkeypatch: pytest.MonkeyPatch,
+    runtime_folder: Path,
+) -> None:
     """No test is configured by the shell that runs the suite, nor thinks itself a child of prefork."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
