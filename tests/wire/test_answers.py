@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 import socket
 from array import array
 from typing import Any
 
 import pytest
 
-from prefork.http.exchange import COMPLETE, ClientDisconnectedError
+from prefork.http.exchange import COMPLETE, LARGE_BYTES, ClientDisconnectedError
 from prefork.http.limits import HttpLimits
 from prefork.http.options import HttpOptions
 from prefork.http.response import ResponseError
@@ -344,6 +345,30 @@ def test_a_slow_reader_holds_the_application_back(loop: str) -> None:
 
     run(loop, story)
     assert isinstance(seen[-1], ClientDisconnectedError)
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+@pytest.mark.parametrize("taken_bytes", [3_000, 2**20])
+def test_pieces_large_and_small_keep_their_order(loop: str, taken_bytes: int, *, has_length: bool) -> None:
+    """Some are written at once and some wait in the transport; some are more than the kernel takes. Nothing is lost between."""
+    sizes = [1, LARGE_BYTES - 1, LARGE_BYTES, 100, 700_000, 7, 0, 65_536, LARGE_BYTES, 5, 300_000]
+    pieces = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
+    whole = b"".join(pieces)
+    headers = [(b"content-length", b"%d" % len(whole))] if has_length else []
+
+    async def story() -> None:
+        async with Wire(answering(*pieces, headers=headers)) as wire:
+            wire.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            wire.feed(GET)
+            while not wire.received.endswith(
+                whole[-1000:] if has_length else whole[-1000:] + b"\r\n0\r\n\r\n"
+            ):
+                wire.received += await wire.loop.sock_recv(wire.client, taken_bytes)
+            [answer] = answers(wire.received)
+            assert answer.body == whole
+            assert not wire.is_closing
+
+    run(loop, story)
 
 
 def test_whoever_leaves_is_told_of(loop: str, caplog: pytest.LogCaptureFixture) -> None:

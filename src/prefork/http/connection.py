@@ -27,6 +27,9 @@ class Connection(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
+    def write_large(self, before: bytes, body: bytes, after: bytes) -> None:
+        """Write all of it in this order; `body` is worth not being copied."""
+
     def origin_of(self, headers: list[tuple[bytes, bytes]]) -> Origin:
         """Where a forwarded request came from."""
 

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 JOIN_BYTES: Final = 64 * 1024
 """Up to this a head and its body are joined for one write; above it the copy costs more than a second buffer."""
 
+LARGE_BYTES: Final = 16 * 1024
+"""From this on a piece of a body is written at once and uncopied; smaller ones may wait for each other, to be one write."""
+
 logger: Final = logging.getLogger("prefork.http")
 
 _GIVEN_UP: Final = {500: b"Internal Server Error\n", 504: b"Gateway Timeout\n"}
@@ -250,8 +253,7 @@ class Exchange:
         if size <= JOIN_BYTES:
             connection.write(b"".join((lines, date, end, body)))
         else:
-            connection.write(b"".join((lines, date, end)))
-            connection.write(body)
+            connection.write_large(b"".join((lines, date, end)), body, b"")
         self.sent_bytes = size
         self.completed()
 
@@ -284,16 +286,15 @@ class Exchange:
         if type(body) is not bytes:
             body = bytes(body)
         head = b"" if self.stage == HEAD_SENT else self.streaming_head()
-        piece = self._framed(body, is_last=is_last)
+        if self.is_bodiless:
+            body, before, after = b"", b"", b""
+        else:
+            before, after = self._frame(len(body), is_last=is_last)
         self.stage = HEAD_SENT
-        if head or piece:
-            connection = self.connection
-            if len(piece) <= JOIN_BYTES:
-                connection.write(head + piece)
-            else:
-                if head:
-                    connection.write(head)
-                connection.write(piece)
+        if len(body) >= LARGE_BYTES:
+            self.connection.write_large(head + before, body, after)
+        elif data := b"".join((head, before, body, after)):
+            self.connection.write(data)
         if is_last:
             self._end_body()
 
@@ -351,18 +352,16 @@ class Exchange:
         date = b"" if flags & HAS_DATE else clock.date_line
         return b"".join((lines, date, end, self._close_line(flags), b"\r\n\r\n"))
 
-    def _framed(self, body: bytes, *, is_last: bool) -> bytes:
-        """The bytes of a piece on the wire. Raises ResponseError, with nothing sent, if it does not fit."""
-        if self.is_bodiless:
-            return b""
-        size = len(body)
+    def _frame(self, size: int, *, is_last: bool) -> tuple[bytes, bytes]:
+        """What stands before and behind a piece on the wire. Raises ResponseError, with nothing sent, if it does not fit."""
         self.sent_bytes += size
-        if self._is_chunked:
-            # An empty chunk is the end: it may only be sent as such.
-            chunk = b"%x\r\n%b\r\n" % (size, body) if size else b""
-            return chunk + b"0\r\n\r\n" if is_last and not self._has_trailers else chunk
-        self._count(size, is_last=is_last)
-        return body
+        if not self._is_chunked:
+            self._count(size, is_last=is_last)
+            return b"", b""
+        end = b"0\r\n\r\n" if is_last and not self._has_trailers else b""
+        if not size:  # an empty chunk is the end: it may only be sent as such
+            return b"", end
+        return b"%x\r\n" % size, b"\r\n" + end
 
     def _count(self, size: int, *, is_last: bool) -> None:
         """Hold a body against its content-length. Raises ResponseError."""

@@ -11,6 +11,8 @@ Not here: what is sent, and in which order (`conversation`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from math import inf
 from typing import Final, cast
 
@@ -68,6 +70,18 @@ class Sending(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of asyncio's
         self.write = self._transport.write
         self._fd = plain_fd(self._transport)
+
+    def write_large(self, before: bytes, body: bytes, after: bytes) -> None:
+        sent_bytes = 0
+        if self._fd >= 0 and not self._transport.get_write_buffer_size():
+            # Past the transport, as in `answer`: it takes one piece at a time, and joining them copies the body. The descriptor
+            # is this connection's until `connection_lost`.
+            with contextlib.suppress(OSError):  # no room, or nobody there: the transport finds out
+                sent_bytes = os.writev(self._fd, (before, body, after))
+        for part in (before, body, after):
+            if sent_bytes < len(part):
+                self.write(memoryview(part)[sent_bytes:] if sent_bytes else part)
+            sent_bytes = max(0, sent_bytes - len(part))
 
     def pause_writing(self) -> None:
         self.is_write_paused = True

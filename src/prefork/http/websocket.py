@@ -288,6 +288,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self.engine.tally.statuses[status // 100] += 1
         self.response_done()
 
+    def write_large(self, before: bytes, body: bytes, after: bytes) -> None:
+        """A piece of an answer other than 101 (`Connection`). Hardly ever: it goes the usual way."""
+        self.write(b"".join((before, body, after)))
+
     def response_done(self) -> None:
         """An answer other than 101 is written."""
         self._end(control.ABNORMAL, "")

@@ -84,8 +84,8 @@ def _ready(draft: Draft, child: Child, _event: e.ChildReady) -> None:
 def _ready_late(draft: Draft, child: Child, _event: e.ChildReady) -> None:
     """It was told to leave in the moment when it began to accept: what it has taken up has the whole grace."""
     if not child.is_hurried:
-        last_call_s = draft.now_s + draft.fleet.rules.grace_s
-        draft.put(child, deadline_s=last_call_s, last_call_s=last_call_s)
+        until_s = draft.now_s + draft.fleet.rules.grace_s
+        draft.put(child, deadline_s=until_s, until_s=until_s)
 
 
 def _failed(draft: Draft, child: Child, event: e.ChildFailed) -> None:

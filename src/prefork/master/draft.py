@@ -109,8 +109,8 @@ class Draft:
         del self.fleet.children[child.serial]
 
     def steer_away(self, child: Child) -> None:
-        last_call_s = self.now_s + STEERED_S + max(STEERED_S, self.fleet.rules.grace_s)
-        self.put(child, phase=Phase.STEERED, deadline_s=self.now_s + STEERED_S, last_call_s=last_call_s)
+        until_s = self.now_s + STEERED_S + max(STEERED_S, self.fleet.rules.grace_s)
+        self.put(child, phase=Phase.STEERED, deadline_s=self.now_s + STEERED_S, until_s=until_s)
 
     def look_at_queue(self, child: Child) -> None:
         """Ask whether its queue is empty by now; if not, it is asked again after the same time."""
@@ -122,20 +122,20 @@ class Draft:
         if child.phase is Phase.BOOTING:
             # It has accepted nothing, and its application may swallow what TERM raises in it.
             bound_s = min(FAST_STOP_S, bound_s)
-        last_call_s = self.now_s + bound_s
-        due_s = min(self.now_s + REPEAT_S, last_call_s) if self.fleet.rules.repeats_drain else last_call_s
-        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, last_call_s=last_call_s, failure=None)
+        until_s = self.now_s + bound_s
+        due_s = min(self.now_s + REPEAT_S, until_s) if self.fleet.rules.repeats_drain else until_s
+        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, until_s=until_s, failure=None)
         self.commands.append(c.NudgeChild(child.serial, Nudge.DRAIN))
 
     def drain_again(self, child: Child) -> None:
-        self.put(child, deadline_s=child.last_call_s)
+        self.put(child, deadline_s=child.until_s)
         self.commands.append(c.NudgeChild(child.serial, Nudge.DRAIN))
 
     def quit(self, child: Child) -> None:
         due_s = self.now_s + FAST_STOP_S
-        if child.last_call_s is not None:
-            due_s = min(due_s, child.last_call_s)
-        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, last_call_s=due_s, is_hurried=True)
+        if child.until_s is not None:
+            due_s = min(due_s, child.until_s)
+        self.put(child, phase=Phase.DRAINING, deadline_s=due_s, until_s=due_s, is_hurried=True)
         self.commands.append(c.NudgeChild(child.serial, Nudge.QUIT))
 
     def abort(self, child: Child, failure: BootFailure) -> None:

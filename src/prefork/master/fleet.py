@@ -80,8 +80,8 @@ class Child:
     replaces: int | None = None
     """The pid of the crashed worker that this one was spawned for."""
     failure: BootFailure | None = None
-    last_call_s: float | None = None
-    """Draining: when it is killed; `deadline_s` may come before, to tell it once more."""
+    until_s: float | None = None
+    """How long what goes on now may last at most; `deadline_s` may come before, to look or to tell it once more."""
     is_hurried: bool = False
     """It has been told to leave at once, not only to finish."""
     worn: str = ""

@@ -78,12 +78,12 @@ def _hung(draft: Draft, child: Child, silent_s: float) -> None:
     )
     was_serving = child.phase is not Phase.DRAINING
     now_s = draft.now_s
-    last_call_s = now_s + STACKS_S + LATE_S + DUMP_S  # the master may be late, and is to ask all the same
+    until_s = now_s + STACKS_S + LATE_S + DUMP_S  # the master may be late, and is to ask all the same
     stuck = draft.put(
         child,
         phase=Phase.ABORTED,
         deadline_s=now_s + STACKS_S,
-        last_call_s=last_call_s,
+        until_s=until_s,
         is_stuck=True,
         beat_s=None,
     )
@@ -98,7 +98,7 @@ def _hung(draft: Draft, child: Child, silent_s: float) -> None:
 
 def stacks_late(draft: Draft, child: Child) -> None:
     """Its interpreter has not answered: the C library has to, on its standard error."""
-    draft.put(child, deadline_s=draft.now_s + DUMP_S, last_call_s=draft.now_s + DUMP_S)
+    draft.put(child, deadline_s=draft.now_s + DUMP_S, until_s=draft.now_s + DUMP_S)
     draft.warn(
         f"{child} does not answer, its interpreter is stuck: its stacks are on its standard error, and its requests "
         "cannot be told"

@@ -100,16 +100,16 @@ def _child_due(draft: Draft, child: Child) -> None:
         failure = e.BootFailure(f"not ready within {fleet.rules.boot_timeout_s:g} s of its start")
         draft.error(f"{child}: {failure.summary}: its stacks follow")
         draft.abort(child, failure)
-    elif child.is_stuck and child.last_call_s is not None and draft.now_s < child.last_call_s:
+    elif child.is_stuck and child.until_s is not None and draft.now_s < child.until_s:
         hangs.stacks_late(draft, child)
     elif child.phase is Phase.STEERED:
-        if child.last_call_s is not None and draft.now_s >= child.last_call_s:
+        if child.until_s is not None and draft.now_s >= child.until_s:
             draft.drain(
                 child
             )  # hung, or too slow: the queue stays the slot's, and the slot gets another worker
         else:
             draft.look_at_queue(child)
-    elif child.last_call_s is not None and draft.now_s < child.last_call_s:
+    elif child.until_s is not None and draft.now_s < child.until_s:
         draft.drain_again(child)
     else:
         if child.phase is Phase.DRAINING and not child.is_hurried:
