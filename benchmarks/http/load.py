@@ -73,7 +73,11 @@ class Wrk:
 
     def __call__(self, target: Running, connections: int, seconds: int, directory: Path) -> Sample:
         """Load `target` for some seconds. Raises LoadError if nothing was served."""
-        words = [needed("wrk"), f"-t{self.threads}", f"-c{connections}", f"-d{seconds}s", "--latency"]
+        words, threads = [needed("wrk")], self.threads
+        if target.halves:
+            words = ["taskset", "-c", target.halves.load, *words]
+            threads = min(threads, target.halves.load_count)
+        words += [f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency"]
         words += ["--timeout", f"{self.timeout_s}s"]
         for header in self.headers:
             words += ["-H", header]

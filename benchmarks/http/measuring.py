@@ -100,6 +100,10 @@ def _start(
     """Start all subjects at once: those that answer, and what the others have said."""
     targets: dict[str, Running] = {}
     try:
+        halves = run.Halves.of_this_machine() if scenario.is_apart else None
+    except DidNotStartError as error:
+        return {}, {each.name: str(error) for each in scenario.subjects}
+    try:
         tls = run.certificate(effort.directory) if scenario.is_tls else None
     except (OSError, subprocess.CalledProcessError) as error:
         return {}, {each.name: f"no certificate could be made: {error}" for each in scenario.subjects}
@@ -107,7 +111,7 @@ def _start(
     for subject in scenario.subjects:
         try:
             targets[subject.name] = stack.enter_context(
-                run.running(subject, scenario.app, effort.workers, effort.directory, tls)
+                run.running(subject, scenario.app, effort.workers, effort.directory, tls, halves=halves)
             )
         except DidNotStartError as error:
             failures[subject.name] = f"did not start: {error}"

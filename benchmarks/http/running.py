@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -55,10 +56,29 @@ def certificate(directory: Path) -> Material:
     return made
 
 
-class Running:
-    """A subject that runs, and what it has cost until now."""
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """The CPUs of this machine in two halves, as taskset(1) wants them: servers' and the load generator's."""
 
-    def __init__(self, subject: Subject, fleet: Fleet, launch: Launch) -> None:
+    servers: str
+    load: str
+    load_count: int
+
+    @classmethod
+    def of_this_machine(cls) -> Halves:
+        """Raises DidNotStartError where there is one CPU alone."""
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(cpus) < 2:
+            raise DidNotStartError("needs two CPUs, one for the load")
+        middle = len(cpus) // 2
+        return cls(",".join(map(str, cpus[:middle])), ",".join(map(str, cpus[middle:])), len(cpus) - middle)
+
+
+class Running:
+    """A subject that runs, and what it has cost until now. `halves`: load is kept off its CPUs."""
+
+    def __init__(self, subject: Subject, fleet: Fleet, launch: Launch, halves: Halves | None = None) -> None:
+        self.halves = halves
         self.subject = subject
         self.fleet = fleet
         self.port = launch.port
@@ -113,17 +133,25 @@ def _client_context() -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def running(
-    subject: Subject, app: str, workers: int, directory: Path, tls: Material | None = None
+    subject: Subject,
+    app: str,
+    workers: int,
+    directory: Path,
+    tls: Material | None = None,
+    *,
+    halves: Halves | None = None,
 ) -> Iterator[Running]:
     """A subject, started and not waited for. Raises DidNotStartError for one that is not installed."""
     launch = Launch(app, free_port(), workers, tls, directory)
     command = subject.command(launch)
     if not Path(command[0]).exists():
         raise DidNotStartError(f"not installed: {Path(command[0]).name}")
+    if halves:
+        command = ["taskset", "-c", halves.servers, *command]
     path = os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH", "")]))
     with Fleet(command, env={"PYTHONPATH": path, **subject.env(launch)}, cwd=ROOT) as fleet:
         try:
-            yield Running(subject, fleet, launch)
+            yield Running(subject, fleet, launch, halves)
         finally:
             LOGS.mkdir(parents=True, exist_ok=True)
             name = re.sub(r"\W+", "-", f"{subject.name} {app}")

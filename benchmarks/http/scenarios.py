@@ -71,6 +71,8 @@ class Scenario:
     connections: tuple[int, ...] = (64,)
     goals: tuple[Goal, ...] = ()
     is_tls: bool = False
+    is_apart: bool = False
+    """Load and servers have half of the CPUs each (of wrk's loads)."""
     quick_subjects: tuple[Subject, ...] = ()
     """Whom a quick run measures, with the first number of connections; nobody: it leaves the scenario out."""
 
@@ -123,6 +125,14 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         connections=(64, 512),
         goals=_HELLO_GOALS,
         quick_subjects=_HELLO_SUBJECTS,
+    ),
+    "hello-apart": Scenario(
+        "hello world, load on other CPUs",
+        "serving:hello",
+        PLAIN,
+        (who.ASGI, who.WSGI, who.GO, who.NGINX, who.UVICORN, who.GRANIAN, who.GRANIAN_WSGI, who.SOCKETIFY),
+        connections=(64, 512),
+        is_apart=True,
     ),
     "fastapi": Scenario(
         "FastAPI JSON route",
