@@ -35,7 +35,7 @@ def listening_sockets(port: int) -> int:
 def _scale(fleet: Fleet, number: signal.Signals, wanted: int) -> None:
     """One step, and wait until it has been taken, sockets included."""
     fleet.signal(number)
-    fleet.wait_for(rf"scale: {wanted} workers wanted")
+    fleet.wait_for(rf"scale: workers wanted: {wanted}")
     wait_until(lambda: len(fleet.workers()) == wanted, f"{wanted} workers", show=lambda: fleet.output)
 
 
@@ -81,7 +81,7 @@ def test_the_last_worker_stays(fleet_of: Callable[..., Fleet]) -> None:
     fleet = fleet_of(*serving("web", workers=1))
     workers = wait_until_ready(fleet, 1)
     fleet.signal(signal.SIGTTOU)
-    fleet.wait_for("scale: 1 workers wanted")
+    fleet.wait_for("scale: workers wanted: 1")
     assert pid_of(ask(fleet)) in workers
 
 

@@ -144,7 +144,7 @@ def _scale_asked(draft: Draft, event: e.ScaleAsked) -> None:
     base = 0 if fleet.resting else fleet.wanted
     fleet.resting = False
     fleet.wanted = max(1, base + event.delta)
-    draft.info(f"scale: {fleet.wanted} workers wanted")
+    draft.info(f"scale: workers wanted: {fleet.wanted}")
 
 
 def _rest_asked(draft: Draft, _event: e.RestAsked) -> None:

@@ -87,7 +87,7 @@ def _scale(draft: Draft, client: int, request: control.Scale) -> None:
         return
     draft.fleet.resting = False
     draft.fleet.wanted = request.workers
-    draft.info(f"scale: {request.workers} workers wanted")
+    draft.info(f"scale: workers wanted: {request.workers}")
     await_outcome(draft, Wait(client, request))
 
 

@@ -9,7 +9,7 @@ Rules that each server of this room keeps:
 * Its package is imported in `prepare()`, never when this room is imported: a package that is missing is
   no error until its server is used.
 * Drain: accept whoever waits if nobody comes after us (`last_call`), stop accepting, answer late requests with
-  `Connection: close` for at most `DRAIN_LINGER_S`, finish what is in flight, run the shutdown hooks, return. No bound
+  `Connection: close` for at most `LINGER_S`, finish what is in flight, run the shutdown hooks, return. No bound
   beyond the linger: the master's grace period is the bound.
 
 Not here: which loop runs the call, who asks for the drain, what happens when it takes too long.
@@ -24,16 +24,12 @@ import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from prefork.errors import ConfigError
 from prefork.net.material import TLSBytes, TLSFiles
 from prefork.net.tls import server_context
 from prefork.scoreboard import LAST_CALL_S, UNDECIDED_S
-
-DRAIN_LINGER_S: Final = 2.0
-"""How long an idle connection may still bring a request while draining. Precedent: gunicorn's asgi and
-gthread workers, 2 s: longer than a busy keep-alive client's pause, shorter than anyone's patience."""
 
 
 def last_call(listeners: Sequence[socket.socket]) -> Callable[[], bool]:

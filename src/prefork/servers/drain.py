@@ -5,7 +5,7 @@
     start_up()          application started; returns the protocol factory. Raises ApplicationError
       (listening)       until drain() is called
     on_drain()          from now on say "close"; then nothing more is accepted
-      (linger)          until nobody is connected, DRAIN_LINGER_S at most
+      (linger)          until nobody is connected, LINGER_S at most
     finish()            close who is idle, wait for who is not, and for work that outlives its connection
     shut_down()         the application's shutdown hooks; also after a failure of any step but start_up
 
@@ -26,8 +26,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from prefork.http.connections import Connections
+from prefork.http.limits import LINGER_S
 from prefork.net.sockets import backlog_of
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, last_call
+from prefork.servers.base import ForeignServer, last_call
 from prefork.worker.waking import woken_loop
 
 _TURNS_TO_SETTLE: Final = 3
@@ -111,7 +112,7 @@ class AsyncioServer(ForeignServer):
             await _turn_while(is_anyone_waiting)  # once more: it is the last look that counts
         for server in servers:
             server.close()
-        await self.connections.wait_empty(DRAIN_LINGER_S)
+        await self.connections.wait_empty(LINGER_S)
         await self.finish()
 
     @abstractmethod
@@ -155,5 +156,5 @@ async def _listen(
         return await loop.create_server(factory, sock=listener, backlog=backlog)
     # Without a bound of its own a peer that vanished holds the drain up for asyncio's 30 s.
     return await loop.create_server(
-        factory, sock=listener, backlog=backlog, ssl=context, ssl_shutdown_timeout=DRAIN_LINGER_S
+        factory, sock=listener, backlog=backlog, ssl=context, ssl_shutdown_timeout=LINGER_S
     )

@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from threading import Condition
 from typing import Any, ClassVar, Final
 
-from prefork.servers.base import DRAIN_LINGER_S, ForeignServer, last_call
+from prefork.http.limits import LINGER_S
+from prefork.servers.base import ForeignServer, last_call
 from prefork.worker.waking import woken_by_signals
 
 logger: Final = logging.getLogger("prefork.servers")
@@ -97,7 +98,7 @@ class SocketServerServer(ForeignServer):
                 ours.recv(4096)
 
     def _finish(self, servers: Sequence[socketserver.BaseServer]) -> None:
-        if not self._open.wait_empty(DRAIN_LINGER_S):
+        if not self._open.wait_empty(LINGER_S):
             self._open.end_reading()
             self._open.wait_empty(None)
         for server in servers:

@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from prefork.errors import ConfigError
+from prefork.http.limits import LINGER_S
 from prefork.net.sockets import backlog_of
 from prefork.servers.base import (
-    DRAIN_LINGER_S,
     ForeignServer,
     last_call,
     refuse_owned,
@@ -157,7 +157,7 @@ class WaitressServer(ForeignServer):
         for server in servers:
             # The listener alone: BaseWSGIServer.close would close the trigger that its threads still pull.
             dispatcher.close(server)
-        linger_until = time.monotonic() + DRAIN_LINGER_S
+        linger_until = time.monotonic() + LINGER_S
         while _connected(servers) and (left_s := linger_until - time.monotonic()) > 0:
             poll2(left_s, channels)
         while connected := _connected(servers):
