@@ -17,7 +17,7 @@ from math import inf
 from typing import Final, cast
 
 from prefork.http.engine import Engine
-from prefork.http.exchange import COMPLETE, Exchange
+from prefork.http.exchange import COMPLETE, JOIN_BYTES, Exchange
 from prefork.http.files import Outlet, copy_file
 from prefork.http.limits import HttpLimits
 from prefork.http.outside import plain_fd, reset_on_close
@@ -72,6 +72,9 @@ class Sending(asyncio.Protocol):
         self._fd = plain_fd(self._transport)
 
     def write_large(self, before: bytes, body: bytes, after: bytes) -> None:
+        if self._fd < 0 and len(body) <= JOIN_BYTES:
+            self.write(b"".join((before, body, after)))  # over TLS each write is a record of its own
+            return
         sent_bytes = 0
         if self._fd >= 0 and not self._transport.get_write_buffer_size():
             # Past the transport, as in `answer`: it takes one piece at a time, and joining them copies the body. The descriptor
