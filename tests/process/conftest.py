@@ -12,6 +12,7 @@ from tests.process.harness import Fleet
 from tests.process.load import Load
 
 HERE = Path(__file__).parent
+PAUSE_S = 0.01
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,10 +46,14 @@ def fleet_of_script() -> Iterator[Callable[..., Fleet]]:
 
 @pytest.fixture
 def load_on() -> Iterator[Callable[..., Load]]:
-    """`load_on(url, clients=32)`: load that is running when this returns, ended with the test at the latest."""
+    """`load_on(url, clients=32)`: load that is running when this returns, ended with the test at the latest.
+
+    Its clients pause between two requests (`pause_s`): in a tight loop they keep all CPUs busy, which the tests beside this one
+    need, too. `make chaos` goes without.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(url: str, **options: object) -> Load:
-            return stack.enter_context(Load(url, **options))  # type: ignore[arg-type]
+            return stack.enter_context(Load(url, **{"pause_s": PAUSE_S, **options}))  # type: ignore[arg-type]
 
         yield start

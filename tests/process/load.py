@@ -81,6 +81,7 @@ async def run_load(
     clients: int,
     timeout_s: float = REQUEST_TIMEOUT_S,
     expected: bytes = b"",
+    pause_s: float = 0.0,
     started: asyncio.Event | None = None,
 ) -> Report:
     """Run `clients` clients (half fresh, half keep-alive) until `stop`; `started` when each has tried once."""
@@ -88,7 +89,15 @@ async def run_load(
     tally = Tally()
     begun_s, begun_wall_s = time.monotonic(), time.time()
     crowd = [
-        Client(target, tally, stop, keep_alive=index % 2 == 1, timeout_s=timeout_s, expected=expected)
+        Client(
+            target,
+            tally,
+            stop,
+            keep_alive=index % 2 == 1,
+            timeout_s=timeout_s,
+            expected=expected,
+            pause_s=pause_s,
+        )
         for index in range(clients)
     ]
     async with asyncio.TaskGroup() as group:
@@ -115,7 +124,8 @@ class Load:
     """Load from a process of its own: `start()`, then `finish()`. As a context manager it ends for certain.
 
     url: as `Target.parse` takes it. clients: half fresh, half keep-alive. timeout_s: bound of one request.
-    expected: text that every body must hold. prefix: a command to run it by ("ip netns exec ...").
+    expected: text that every body must hold. pause_s: of each client between two requests.
+    prefix: a command to run it by ("ip netns exec ...").
     """
 
     def __init__(
@@ -125,12 +135,14 @@ class Load:
         clients: int = 32,
         timeout_s: float = REQUEST_TIMEOUT_S,
         expected: str = "",
+        pause_s: float = 0.0,
         prefix: Sequence[str] = (),
     ) -> None:
         self._url = url
         self._clients = clients
         self._timeout_s = timeout_s
         self._expected = expected
+        self._pause_s = pause_s
         self._prefix = tuple(prefix)
         self._popen: subprocess.Popen[str] | None = None
         self._report: Report | None = None
@@ -147,6 +159,8 @@ class Load:
                 *arguments,
                 "--expect",
                 self._expected,
+                "--pause",
+                str(self._pause_s),
                 "--until-told",
             ],
             stdin=subprocess.PIPE,
@@ -225,6 +239,7 @@ async def _command(options: argparse.Namespace) -> Report:
                     clients=options.clients,
                     timeout_s=options.request_timeout,
                     expected=options.expect.encode(),
+                    pause_s=options.pause,
                     started=started,
                 )
             )
@@ -246,6 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, help="how long; without it until SIGTERM or SIGINT")
     parser.add_argument("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, help="seconds (20)")
     parser.add_argument("--expect", default="", help="text that every body must hold")
+    parser.add_argument(
+        "--pause", type=float, default=0.0, help="seconds of a client between two requests (0)"
+    )
     parser.add_argument(
         "--until-told", action="store_true", help="end at a line, or the end, of standard input"
     )

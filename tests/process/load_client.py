@@ -220,7 +220,9 @@ class Client:
         keep_alive: bool,
         timeout_s: float,
         expected: bytes = b"",
+        pause_s: float = 0.0,
     ) -> None:
+        self._pause_s = pause_s
         self._target = target
         self._tally = tally
         self._stop = stop
@@ -236,9 +238,10 @@ class Client:
         """Ask until told to stop. Raises nothing that a server can cause."""
         try:
             while not self._stop.is_set():
-                if not await self._one_request():
-                    await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+                is_answered = await self._one_request()
                 self.tried_once.set()
+                if pause_s := self._pause_s if is_answered else PAUSE_AFTER_FAILURE_S:
+                    await asyncio.sleep(pause_s)
         finally:
             self.tried_once.set()  # told to stop before it began: nobody shall wait for it
             self._hang_up()

@@ -58,7 +58,9 @@ def test_it_grows_under_load_and_comes_down_when_that_is_over(
 ) -> None:
     """And when it has come down nobody looks any more (promise 5)."""
     fleet = fleet_that_scales(fleet_of, tmp_path, BUSY, *sharing)
-    load = load_on(fleet.url, clients=6)  # three of them connect anew each time: too few to be an emergency
+    load = load_on(
+        fleet.url, clients=6, pause_s=0
+    )  # three of them connect anew each time: too few to be an emergency
     fleet.wait_for(r"autoscale: from 1 to \d workers: they are busy for")
     first, *_ = fleet.wait_for_workers(2, since=0)
     wait_until(lambda: answering_pid(fleet) != first, "the others serve, too", show=lambda: fleet.output)
@@ -77,7 +79,7 @@ def test_an_application_that_waits_grows_too(
 ) -> None:
     """It uses no CPU: what shows is a loop that answers late, or threads that are all taken."""
     fleet = fleet_that_scales(fleet_of, tmp_path, WAITS, "--threads", threads)
-    load = load_on(fleet.url, clients=8)
+    load = load_on(fleet.url, clients=8, pause_s=0)
     fleet.wait_for(r"autoscale: from 1 to \d workers")
     assert not load.finish().failed
     assert fleet.stop() == 0
