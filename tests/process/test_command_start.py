@@ -228,4 +228,4 @@ def test_a_server_that_does_not_fit_the_application(
     status, output = _start(site, "site_app:app", "--server", server)
     assert status in (2, FAILED), output
     assert _said(why, output), output
-    assert not re.search(r"/prefork/\S+\.py", output)
+    assert not re.search(r"/prefork/\S+\.py", output), output

@@ -45,6 +45,9 @@ _AGENT: Final = "prefork-warmup"
 _LEAVE_S: Final = 1.0
 """Threads that are about to end (a pool's, when its loop is closed) have this long in all."""
 
+_CLEAR_S: Final = 3.0
+"""Tasks that are cancelled have this long to end: far more than they take, also on a machine that has much else to do."""
+
 _logger: Final = logging.getLogger("prefork.http")
 
 
@@ -137,7 +140,7 @@ def _asgi(app: Any, page: Page, root_path: str) -> int:
         return loop.run_until_complete(_ask(app, page, root_path))
     finally:
         # However it went, nothing of the loop stays: not even where the application will not have it.
-        with _bounded(_LEAVE_S), suppress(_TimeUpError):
+        with _bounded(_CLEAR_S), suppress(_TimeUpError):
             _clear(loop)
         loop.close()
 

@@ -24,6 +24,7 @@ import random
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -153,12 +154,15 @@ class Worker:
         if inspect.isawaitable(result):
             serving = self._await(result)
             try:
-                # A drain in the midst of it would leave half a loop behind.
+                # A drain while a loop is made or closed would leave half of one behind.
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
                 with asyncio.Runner(loop_factory=loop_factory()) as runner:
                     runner.get_loop()
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-                    runner.run(serving)
+                    try:
+                        runner.run(serving)
+                    finally:
+                        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             finally:
                 # A drain may come before they have begun; asyncio would warn of what was never awaited.
                 serving.close()
@@ -262,6 +266,8 @@ class Worker:
             return
         self.gate.drain()
         if not self.gate.is_ready or self.service is None:
+            # What has been made to be awaited, and has not begun, is as it should be.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             raise DrainedError  # nothing was accepted, so nothing can be lost
         if self.service.drain is not None:
             self.service.drain()
