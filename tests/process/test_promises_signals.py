@@ -181,7 +181,7 @@ def test_logs_are_opened_again(fleet_of: Callable[..., Fleet], tmp_path: Path, m
     length = old.stat().st_size
     get("/later")
     fleet.signal(signal.SIGTTIN)
-    wait_until(lambda: "scale: 3" in log.read_text(), "the master writes to the new file")
+    wait_until(lambda: "scale: workers wanted: 3" in log.read_text(), "the master writes to the new file")
     wait_until(lambda: len([x for x in log.read_text().splitlines() if " ready" in x]) >= 1, "a third worker")
     assert old.stat().st_size == length
     assert fleet.stop() == 0

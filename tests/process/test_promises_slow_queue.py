@@ -38,6 +38,6 @@ def test_a_queue_that_is_served_slowly_is_served_to_its_end(
             for _ in range(CLIENTS)
         ]
         fleet.signal(signal.SIGTTOU)
-        fleet.wait_for(r"scale: 1 workers? wanted")
+        fleet.wait_for("scale: workers wanted: 1")
         assert [client.recv(16) for client in clients] == [b"served"] * CLIENTS
     fleet.wait_for(r"worker 1 \(pid \d+, generation 1\) stopped: exit status 0")

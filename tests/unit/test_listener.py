@@ -32,6 +32,10 @@ def said(no_descriptor_leaks: None) -> list[str]:
 def gate(said: list[str]) -> Iterator[Gate]:
     gate = Gate(lambda: said.append("ready"))
     yield gate
+    _close(gate)
+
+
+def _close(gate: Gate) -> None:
     for fd in (gate._wake_read, gate._wake_write, gate._signalled_read, gate._signalled_write):
         os.close(fd)
 
@@ -170,6 +174,18 @@ class TestReadiness:
 
 
 class TestDrain:
+    def test_who_waits_in_accept_is_known_to_before_it_is_ready(
+        self, masters: socket.socket, connect: Callable[[], socket.socket]
+    ) -> None:
+        """A drain that comes with the word "ready" finds a server that hears of it there, and does not break it off."""
+        known: list[bool] = []
+        gate = Gate(lambda: known.append(gate.is_cooperative))
+        _client = connect()
+        with Listener(os.dup(masters.fileno()), gate) as listener:
+            listener.accept()[0].close()
+        _close(gate)
+        assert known == [True]
+
     def test_a_blocking_accept_ends(
         self, listener: Listener, gate: Gate, connect: Callable[[], socket.socket]
     ) -> None:

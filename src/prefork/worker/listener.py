@@ -141,11 +141,12 @@ class Listener(socket.socket):
 
     def accept(self) -> tuple[socket.socket, Any]:
         """As `socket.accept`. Raises DrainedError once the worker drains, if the socket is a blocking one."""
-        self._touch()
         gate = self._gate
         if gate is None or self.gettimeout() is not None:
+            self._touch()
             return super().accept()
-        gate.is_cooperative = True
+        gate.is_cooperative = True  # before the touch: with that one we are ready, and may be told to drain
+        self._touch()
         while True:
             gate.wait(super().fileno())
             # Woken by a signal only, this finds nobody there and waits again.
