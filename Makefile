@@ -27,6 +27,10 @@ RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
 BENCH_STAMP := $(VENV)/.installed-bench
 
+# What is imported from here is compiled beforehand, as pip does with what it installs: the environment may forbid Python to keep
+# what it compiles (PYTHONDONTWRITEBYTECODE), and each of the thousands that are started would do it again.
+compiled = $(BIN)/python -m compileall -q -j 0 src
+
 is_new_enough = -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 # Recursive on purpose: looked for only when an environment has to be made.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -45,9 +49,11 @@ help: ## say what can be made
 run: $(RUN_STAMP) ## serve the demo on http://127.0.0.1:8080, its dashboard on :8081 (PORT=, BIND=, ADMIN=, ARGS=)
 	@echo "the demo:      http://$(BIND)"
 	@echo "its dashboard: http://$(ADMIN)   (stop with Ctrl-C)"
+	@$(compiled)
 	@PREFORK_ADMIN=$(ADMIN) exec $(BIN)/prefork --app-dir examples/demo demo:app --bind $(BIND) --workers 4 $(ARGS)
 
 test: $(TEST_STAMP) ## run the whole suite (ARGS= is passed to pytest)
+	@$(compiled) tests benchmarks examples
 	$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
 
 autobahn: $(TEST_STAMP) $(AUTOBAHN)/bin/wstest ## the Autobahn suite for WebSockets; it needs a python2.7 (PYTHON2=)
@@ -60,21 +66,26 @@ two-hosts: $(TEST_STAMP) ## two hosts as network namespaces, updated under load:
 	$(BIN)/python -m tests.process.two_hosts
 
 bench: $(BENCH_STAMP) ## measure us beside our peers: an hour; ARGS=--quick: 3 minutes (peers are installed once, in build/)
+	@$(compiled) tests benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-http: $(BENCH_STAMP) ## the HTTP server alone
+	@$(compiled) tests benchmarks
 	$(BIN)/python -m benchmarks.http $(ARGS)
 
 bench-supervision: $(BENCH_STAMP) ## the supervisor alone (ARGS="--quick kills")
+	@$(compiled) tests benchmarks
 	$(BIN)/python -m benchmarks.supervision $(ARGS)
 
 bench-shared: $(BENCH_STAMP) ## state that all workers see, beside Redis, diskcache, gunicorn's stash and Manager
+	@$(compiled) tests benchmarks
 	$(BIN)/python -m benchmarks.shared $(ARGS)
 
 bench-page: $(BENCH_STAMP) ## write the tables and plots of docs/benchmarks.md anew, from the last run (RUN=build/bench.json)
 	$(BIN)/python -m benchmarks.page $(RUN)
 
 chaos: $(TEST_STAMP) ## real faults against a real fleet under load; fails if a promise breaks (ARGS=--quick)
+	@$(compiled) tests benchmarks
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 lint: $(TEST_STAMP) ## ruff: rules and format
