@@ -108,10 +108,11 @@ def _start(
     except (OSError, subprocess.CalledProcessError) as error:
         return {}, {each.name: f"no certificate could be made: {error}" for each in scenario.subjects}
     failures: dict[str, str] = {}
+    workers = min(effort.workers, halves.server_count) if halves else effort.workers
     for subject in scenario.subjects:
         try:
             targets[subject.name] = stack.enter_context(
-                run.running(subject, scenario.app, effort.workers, effort.directory, tls, halves=halves)
+                run.running(subject, scenario.app, workers, effort.directory, tls, halves=halves)
             )
         except DidNotStartError as error:
             failures[subject.name] = f"did not start: {error}"

@@ -62,6 +62,7 @@ class Halves:
 
     servers: str
     load: str
+    server_count: int
     load_count: int
 
     @classmethod
@@ -71,7 +72,8 @@ class Halves:
         if len(cpus) < 2:
             raise DidNotStartError("needs two CPUs, one for the load")
         middle = len(cpus) // 2
-        return cls(",".join(map(str, cpus[:middle])), ",".join(map(str, cpus[middle:])), len(cpus) - middle)
+        ours, theirs = cpus[:middle], cpus[middle:]
+        return cls(",".join(map(str, ours)), ",".join(map(str, theirs)), len(ours), len(theirs))
 
 
 class Running:

@@ -72,7 +72,7 @@ class Scenario:
     goals: tuple[Goal, ...] = ()
     is_tls: bool = False
     is_apart: bool = False
-    """Load and servers have half of the CPUs each (of wrk's loads)."""
+    """Load and servers have half of the CPUs each (of wrk's loads), and there are no more workers than CPUs for them."""
     quick_subjects: tuple[Subject, ...] = ()
     """Whom a quick run measures, with the first number of connections; nobody: it leaves the scenario out."""
 

@@ -103,7 +103,9 @@ def plots(run: Run) -> Iterator[Plot]:
     others = [
         panel(setting, found)
         for (part, scenario, setting, measure), found in groups(run.figures).items()
-        if part == "http" and scenario != "hello" and measure in (_HTTP_PANELS[0], "memory of each")
+        if part == "http"
+        and scenario not in ("hello", "hello-apart")
+        and measure in (_HTTP_PANELS[0], "memory of each")
     ]
     yield from _plot("http-scenarios", f"HTTP: CPU time of a request, 2 workers. {head}", others)
     yield from _plot("supervision-costs", f"What a fleet costs. {head}", _beside(run, "supervision", COSTS))

@@ -16,6 +16,8 @@ from benchmarks.run.plots import overview, plots
 _BLOCK: Final = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEAD: Final = "run"
 """What was run: on what, how much, beside whom."""
+IN_FULL: Final = ("hello", "hello-apart")
+"""Scenarios of HTTP with a table of their own, of all measures."""
 LONGEST_REASON: Final = 60
 PARTS: Final = ("http", "supervision", "shared")
 
@@ -24,13 +26,16 @@ def tables(run: Run) -> dict[str, str]:
     """Name and Markdown of each table that this run can fill."""
     found = {HEAD: _head(run)}
     beside = groups(run.figures)
-    for setting in dict.fromkeys(x.setting for x in run.figures if (x.part, x.scenario) == ("http", "hello")):
-        measures = {key[3]: each for key, each in beside.items() if key[:3] == ("http", "hello", setting)}
+    in_full = [(x.part, x.scenario, x.setting) for x in run.figures if x.scenario in IN_FULL]
+    for part, scenario, setting in dict.fromkeys(in_full):
+        measures = {key[3]: each for key, each in beside.items() if key[:3] == (part, scenario, setting)}
         found[setting] = _by_subject(measures)
     scenarios = [
         each
         for (part, scenario, _, measure), each in beside.items()
-        if part == "http" and scenario != "hello" and measure in ("CPU time of a request", "memory of each")
+        if part == "http"
+        and scenario not in IN_FULL
+        and measure in ("CPU time of a request", "memory of each")
     ]
     found["http scenarios"] = _by_measure(scenarios, has_measure=False)
     for part in PARTS[1:]:
