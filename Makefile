@@ -144,7 +144,7 @@ lock: ## write requirements/dev.txt anew, from pyproject.toml
 clean: ## remove what was made here, environments too
 	rm -rf .venv .venv-* build dist .coverage .coverage.* htmlcov .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) $(is_new_enough); then \

@@ -12,6 +12,9 @@ from typing import Final
 
 from benchmarks.run.figures import Figure, Run, groups, number, range_of
 
+IN_FULL: Final = ("hello", "hello-apart")
+"""Scenarios of HTTP that are shown by themselves, with all that was measured."""
+
 LOG_FROM: Final = 30.0
 """How many times as much the most must be as the least before a logarithmic scale is the clearer one."""
 MORE_IS_BETTER: Final = frozenset({"rate", "hits"})
@@ -103,9 +106,7 @@ def plots(run: Run) -> Iterator[Plot]:
     others = [
         panel(setting, found)
         for (part, scenario, setting, measure), found in groups(run.figures).items()
-        if part == "http"
-        and scenario not in ("hello", "hello-apart")
-        and measure in (_HTTP_PANELS[0], "memory of each")
+        if part == "http" and scenario not in IN_FULL and measure in (_HTTP_PANELS[0], "memory of each")
     ]
     yield from _plot("http-scenarios", f"HTTP: CPU time of a request, 2 workers. {head}", others)
     yield from _plot("supervision-costs", f"What a fleet costs. {head}", _beside(run, "supervision", COSTS))

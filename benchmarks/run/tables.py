@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from benchmarks.run.figures import Figure, Run, goals_table, groups, number, range_of, table
-from benchmarks.run.plots import overview, plots
+from benchmarks.run.plots import IN_FULL, overview, plots
 
 _BLOCK: Final = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEAD: Final = "run"
 """What was run: on what, how much, beside whom."""
-IN_FULL: Final = ("hello", "hello-apart")
-"""Scenarios of HTTP with a table of their own, of all measures."""
 LONGEST_REASON: Final = 60
 PARTS: Final = ("http", "supervision", "shared")
 

@@ -1,8 +1,9 @@
-"""The page that all processes of one master share: a record for each worker, written by that worker alone.
+"""The page that all processes of one master share: a record for each worker, written by that worker alone, but for a word.
 
 Rules:
 
-* One record is a kilobyte, cache lines of its own, so that a worker's writes disturb no sibling. Each field is one
+* One record is a kilobyte, cache lines of its own, so that a worker's writes disturb no sibling. The one word that is the
+  master's says that it dismisses the worker (`Scoreboard.dismiss`). Each field is one
   aligned 64-bit word and is written in one store; readers take no lock and may see the words of one moment ago.
 * Records belong to processes, not to slots: in a reload the old and the new worker of a slot live together. The master
   gives one out when it starts a worker and takes it back when the worker has been reaped, so no dead worker is counted.

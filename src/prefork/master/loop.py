@@ -66,11 +66,16 @@ def _turn(command: c.Command) -> int:
     Stacks come last: a child writes them in pieces, to what may be the same pipe, and a line of ours would stand in the
     midst of one of its.
     """
-    if isinstance(command, c.NudgeChild | c.NudgeZygote) and command.nudge is c.Nudge.DUMP_STACKS:
-        return 2
-    if isinstance(command, c.DumpStacks):
-        return 2
-    return 1 if isinstance(command, c.Log) else 0
+    match command:
+        case (
+            c.DumpStacks()
+            | c.NudgeChild(nudge=c.Nudge.DUMP_STACKS)
+            | c.NudgeZygote(nudge=c.Nudge.DUMP_STACKS)
+        ):
+            return 2
+        case c.Log():
+            return 1
+    return 0
 
 
 def _timeout_s(fleet: Fleet) -> float | None:

@@ -11,7 +11,8 @@
   never takes a connection from the queue and then drops it.
 * **Last call.** `is_last_call` says that nobody comes after this worker, for all of them stop. Whoever waits in the queue
   is accepted by the drain, or reset by the kernel when the last of us closes it: a blocking `accept()` goes on to the
-  queue's end, for `LAST_CALL_S` at most.
+  queue's end, for `LAST_CALL_S` at most. While `is_undecided` nobody knows yet: somebody else than the master has told this
+  worker to stop, and perhaps the others, too. So it waits, and accepts, until the master has said.
 
 The descriptor is non-blocking, always, in all workers: O_NONBLOCK belongs to the open description, which the
 workers share, so one sibling that polls and one that blocks cannot each have their way. A blocking `accept`
